@@ -1,0 +1,1 @@
+"""The gateway: carries every prediction from clients to replicas. Start reading at `server.py`."""
