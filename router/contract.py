@@ -1,8 +1,8 @@
 """The routing table: the one thing that the control plane tells the gateway.
 
 Owns the wire schema (JSON) of the table and of the gateway's report, with their validation. It is the
-only module of `router` that `orchestrator` may import. A table is a whole snapshot: it replaces the one before, it is never
-edited, and a request keeps the table it started with. Read `router/sync.py` for how it travels.
+only module of `router` that `orchestrator` may import. A table is a whole snapshot: it replaces the one before, it
+is never edited, and a request keeps the table it started with. Read `router/sync.py` for how it travels.
 """
 
 from __future__ import annotations

@@ -1,0 +1,237 @@
+"""What the admin API says, as pydantic models: the command line, the console and scripts read these and nothing else.
+
+`--output json` of a command prints exactly these. Times are seconds since the epoch, durations seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+VersionState = Literal["ready", "starting", "updating", "failed", "stopping"]
+OperationState = Literal["preparing", "converging", "succeeded", "failed", "superseded"]
+
+
+class ReplicaStatus(Schema):
+    """One replica. `current` is false for one that is being replaced or removed."""
+
+    id: str
+    state: str
+    phase: str = ""
+    current: bool = True
+    spec: str
+    host: str = ""
+    port: int = 0
+    age_s: float
+    in_flight: int | None = None
+    reason: str = ""
+
+
+class VersionStatus(Schema):
+    """One version: `ready` of `desired` replicas of the desired spec; `reason` says why it is not there yet."""
+
+    version: str
+    state: VersionState
+    ready: int
+    desired: int
+    reason: str = ""
+    backend: str = ""
+    source: str = ""
+    artifact: str = ""
+    runtime: str = ""
+    spec: str = ""
+    concurrency: int = 0
+    cpus: float = 0
+    memory_bytes: int = 0
+    replicas: list[ReplicaStatus] = []
+
+
+class ModelStatus(Schema):
+    """One model. `traffic` is what the manifest asks for, `routed` what the gateway is told now."""
+
+    name: str
+    state: VersionState
+    traffic: dict[str, int]
+    routed: dict[str, int]
+    labels: dict[str, str]
+    versions: list[VersionStatus]
+
+
+class GatewayStatus(Schema):
+    """The gateway. `table_current`: it has applied the newest table; `error` says why it cannot be asked."""
+
+    url: str
+    metrics_url: str
+    pid: int | None = None
+    ready: bool
+    table_current: bool = False
+    error: str = ""
+
+
+class ClusterStatus(Schema):
+    cluster: str
+    engine: str
+    revision: int
+    state: Literal["empty", "converged", "converging", "degraded"]
+    version: str
+    pid: int
+    started_at: float
+    state_dir: str
+    engine_error: str = ""
+    gateway: GatewayStatus
+    models: list[ModelStatus]
+    operation: OperationStatus | None = None
+
+
+class Event(Schema):
+    """Something that happened, with its reason in words. `id` grows; ask for those after one."""
+
+    id: int
+    at: float
+    level: Literal["info", "warning", "error"]
+    kind: str
+    message: str
+    model: str = ""
+    version: str = ""
+    replica: str = ""
+    revision: int = 0
+
+
+class ModelDescription(Schema):
+    """`describe`: the status, the manifest's section as applied, and the last events."""
+
+    model: ModelStatus
+    manifest: str
+    events: list[Event]
+    urls: dict[str, str]
+
+
+class Diagnostic(Schema):
+    """One error (or warning) of a manifest: where it is, the rule, and what to do."""
+
+    file: str
+    line: int
+    column: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}: "
+        return f"{where}{self.field}: {self.message}" if self.field else f"{where}{self.message}"
+
+
+class ManifestRequest(Schema):
+    """A manifest to plan or apply. `base_dir`: what relative sources and secret files are relative to (absolute).
+
+    `plan`: the digest of the plan that was shown; when the world has moved since, apply answers 409.
+    """
+
+    text: str
+    file: str
+    base_dir: str
+    plan: str = ""
+
+
+class Change(Schema):
+    """One line of a plan: `+` is added, `~` changed or replaced, `-` removed; `cause` says why."""
+
+    symbol: Literal["+", "~", "-"]
+    target: str
+    sentence: str
+    cause: str
+
+
+class PlanResponse(Schema):
+    """What an apply would do. `digest` names this plan; `base_revision` is what it starts from."""
+
+    base_revision: int
+    digest: str
+    empty: bool
+    changes: list[Change]
+    warnings: list[str] = []
+    text: str
+
+
+class VersionProgress(Schema):
+    model: str
+    version: str
+    ready: int
+    desired: int
+    state: VersionState
+    phase: str = ""
+    reason: str = ""
+
+
+class OperationStatus(Schema):
+    """An apply, rollback or delete under way or ended. `step` is what it does now, in a sentence.
+
+    `preparing`: fetching sources, building images: nothing has changed yet, and a failure here changes nothing.
+    `converging`: the revision is in force. `failed` after that means: not there within the time, still trying.
+    """
+
+    id: str
+    kind: Literal["apply", "rollback", "delete"]
+    state: OperationState
+    revision: int | None
+    step: str
+    created_at: float
+    ended_at: float | None = None
+    error: str = ""
+    diagnostics: list[Diagnostic] = []
+    versions: list[VersionProgress] = []
+
+
+class Revision(Schema):
+    """One applied manifest. `current` is the one in force."""
+
+    revision: int
+    at: float
+    kind: Literal["apply", "rollback", "delete"]
+    file: str
+    summary: str
+    current: bool
+    state: OperationState
+    manifest: str = ""
+
+
+class RollbackRequest(Schema):
+    """`revision` None: the one before the current."""
+
+    revision: int | None = None
+
+
+class LogEntry(Schema):
+    at: float
+    replica: str
+    version: str
+    stream: str
+    text: str
+
+
+class Check(Schema):
+    """One check of `doctor`; `remedy` is the command or step that mends it."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+class ErrorBody(Schema):
+    """Every error of the admin API."""
+
+    error: str
+    code: str
+    diagnostics: list[Diagnostic] = []
+
+
+class DownRequest(Schema):
+    """`keep_replicas` leaves replicas and the gateway running: only the control plane ends."""
+
+    keep_replicas: bool = False

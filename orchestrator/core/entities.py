@@ -1,0 +1,149 @@
+"""The nouns of the control plane, as frozen values: what is desired and what was observed.
+
+Nothing here does anything. Desired state comes from a `Manifest` (`loops/desired.py` builds it), observed state from
+the engine, the probes and the gateway's report. "Unknown" is always its own value (None), never zero or absent.
+Read `reconcile.py` next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from orchestrator.core.states import ReplicaState
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionKey:
+    """One version of one model, by the author's names."""
+
+    model: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one replica. `cpus` in cores, `memory_bytes` a hard limit, `pids` processes and threads."""
+
+    cpus: float = 1.0
+    memory_bytes: int = 512 * 1024 * 1024
+    pids: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """Everything that a replica is started from; two equal specs start interchangeable replicas.
+
+    `artifact` is the SHA-256 of the source's content ("" for an image that carries its model), `runtime` the image
+    id or environment digest. `secrets` maps a name to a keyed digest of its value: the value itself is never here.
+    `settings` goes to the model server as JSON (docs/CONTRACTS.md).
+    """
+
+    model: str
+    version: str
+    backend: str
+    artifact: str
+    runtime: str
+    env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
+    resources: Resources = Resources()
+    port: int = 8000
+    egress: bool = False
+    settings: str = "{}"
+
+    @property
+    def key(self) -> VersionKey:
+        return VersionKey(self.model, self.version)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits, stable across processes and releases that do not change a field."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredVersion:
+    """A version that should run: `replicas` copies of `spec`. `digest` is `spec.digest()`, computed once."""
+
+    spec: ReplicaSpec
+    digest: str
+    replicas: int
+    concurrency: int = 32
+    queue_max: int = 1000
+    queue_timeout_ms: int = 5000
+    request_timeout_ms: int = 60_000
+    idempotent: bool = True
+    startup_timeout_s: float = 300.0
+    drain_timeout_s: float = 30.0
+
+    @property
+    def key(self) -> VersionKey:
+        return self.spec.key
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredModel:
+    """A model's versions, the share of traffic (weights that sum to 100) and labels of each."""
+
+    name: str
+    versions: Mapping[str, DesiredVersion]
+    traffic: Mapping[str, int]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """All that should run. `revision` is the applied revision that asked for it (0: nothing was ever applied)."""
+
+    revision: int = 0
+    models: Mapping[str, DesiredModel] = field(default_factory=dict)
+
+    def versions(self) -> dict[VersionKey, DesiredVersion]:
+        return {v.key: v for m in self.models.values() for v in m.versions.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a replica ended. `reason` is one sentence for people; `log_tail` its last lines."""
+
+    code: int | None
+    reason: str
+    oom_killed: bool = False
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One container (or process) as observed. `created_at` in seconds since the epoch.
+
+    `phase` is what the model server says it is doing, for people. `in_flight` is the gateway's count, None
+    while the gateway has not said. `routed`: the table that the gateway applied names it (None: unknown).
+    """
+
+    id: str
+    key: VersionKey
+    digest: str
+    state: ReplicaState
+    created_at: float
+    revision: int = 0
+    host: str = ""
+    port: int = 0
+    phase: str = ""
+    in_flight: int | None = None
+    routed: bool | None = None
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A snapshot of the world: every replica with our cluster's label, in any state."""
+
+    replicas: tuple[Replica, ...] = ()
+
+    def of(self, key: VersionKey) -> tuple[Replica, ...]:
+        return tuple(r for r in self.replicas if r.key == key)

@@ -1,0 +1,166 @@
+"""What `reconcile` decides: one dataclass per action, each with its cause, and the routing that goes with them.
+
+A plan is a value. It is executed by `loops/executor.py`, which decides nothing; a plan for an unchanged world has no
+actions, and executing it makes no call. Read `reconcile.py` for how one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.core.entities import DesiredVersion, VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplica:
+    """Start one more replica of `version`. The executor names it."""
+
+    version: DesiredVersion
+    revision: int
+    cause: str
+
+    def render(self) -> str:
+        return f"+ start {self.version.key} spec={self.version.digest}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReplica:
+    """Take a ready replica out of routing; `StopReplica` follows when nothing is in flight or its time is up."""
+
+    replica_id: str
+    key: VersionKey
+    cause: str
+
+    def render(self) -> str:
+        return f"~ drain {self.key} {self.replica_id}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplica:
+    """End a replica that takes no requests: SIGTERM, SIGKILL after `grace_s`, removal."""
+
+    replica_id: str
+    key: VersionKey
+    grace_s: float
+    cause: str
+
+    def render(self) -> str:
+        return f"- stop {self.key} {self.replica_id}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveReplica:
+    """Remove what is left of a replica that ended; `cause` is how it ended and goes into an event."""
+
+    replica_id: str
+    key: VersionKey
+    cause: str
+    log_tail: tuple[str, ...] = ()
+
+    def render(self) -> str:
+        return f"- remove {self.key} {self.replica_id}: {self.cause}"
+
+
+Action = StartReplica | DrainReplica | StopReplica | RemoveReplica
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """How the gateway carries one version's requests (see `router/contract.py`)."""
+
+    concurrency: int = 32
+    queue_max: int = 1000
+    queue_timeout_ms: int = 5000
+    request_timeout_ms: int = 60_000
+    idempotent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedVersion:
+    """One version as routed: the ids of replicas that take its requests, and why there are none if there are none."""
+
+    settings: RouteSettings
+    replicas: tuple[str, ...] = ()
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedModel:
+    """One model as routed now. It lags behind the desired traffic until the versions that it names are ready."""
+
+    versions: Mapping[str, RoutedVersion]
+    weights: Mapping[str, int]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often replicas of one spec failed in a row, and when the next may start (seconds since the epoch)."""
+
+    count: int
+    retry_at: float
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What reconcile must know beyond the present. All of it may be lost but `routed`, which the store keeps.
+
+    `failures` by spec digest; `draining` when each replica's drain began; `counted` the ended replicas already counted as
+    failures; `routed` the routing that was published last.
+    """
+
+    failures: Mapping[str, Failures] = field(default_factory=dict)
+    draining: Mapping[str, float] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
+    routed: Mapping[str, RoutedModel] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Bounds on how fast the world is changed. Delays in seconds."""
+
+    max_starting: int = 4
+    max_surge_ratio: float = 0.25
+    backoff_first_s: float = 1.0
+    backoff_max_s: float = 60.0
+    stable_after_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where one version stands. `reason` is a sentence when it is not "ready"."""
+
+    key: VersionKey
+    state: Literal["ready", "starting", "updating", "failed", "stopping"]
+    ready: int
+    desired: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions to execute now, the routing to publish, the memory for next time, and a verdict per version.
+
+    `wake_at` is when to decide again even if nothing happens (a back-off or a drain ends); None: not needed.
+    """
+
+    actions: tuple[Action, ...]
+    routes: Mapping[str, RoutedModel]
+    memory: Memory
+    verdicts: Mapping[VersionKey, Verdict]
+    wake_at: float | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.actions
+
+    @property
+    def is_converged(self) -> bool:
+        return self.is_empty and all(v.state == "ready" for v in self.verdicts.values())
+
+    def render(self) -> str:
+        return "\n".join(action.render() for action in self.actions)
