@@ -1,0 +1,198 @@
+"""The gateway as the control plane sees it: a detached process that is started, adopted, asked and ended.
+
+It outlives the control plane on purpose: a new control plane finds it by `gateway/process.json` (process id and start
+time, so that a reused id is not mistaken for it). The table it gets is `router/contract.py`'s; how it carries requests is its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+
+from orchestrator.adapters.state_dir import write_private
+from orchestrator.core.entities import Replica
+from orchestrator.core.errors import UnavailableError
+from orchestrator.core.plan import RoutedModel
+from router import contract
+
+START_TIMEOUT_S = 15.0
+
+
+class GatewayFailed(UnavailableError):  # noqa: N818
+    """The gateway's process ended at its start; the message has its last words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where a gateway listens and with which limits; another value needs another process."""
+
+    host: str
+    port: int
+    metrics_port: int
+    limits: Mapping[str, Any]
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}"
+
+
+class GatewayProcess:
+    """Starts, adopts, asks and ends the gateway of one state directory. Blocking, except `report`."""
+
+    def __init__(self, directory: Path, control_url: str, token_file: Path, log_file: Path) -> None:
+        self._directory = directory
+        self._control_url = control_url
+        self._token_file = token_file
+        self._log_file = log_file
+        self._record = directory / "process.json"
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def find(self, listener: Listener) -> int | None:
+        """The process id of the gateway that runs with exactly this listener, else None."""
+        found = self._read()
+        if found is None or found["config"] != self._config(listener):
+            return None
+        return int(found["pid"])
+
+    def start(self, listener: Listener) -> int:
+        """Starts a gateway, waits until it listens, ends the one before it. Raises `GatewayFailed`."""
+        before = self._read()
+        config = self._config(listener)
+        path = self._directory / "config.json"
+        write_private(path, json.dumps(config, indent=2).encode())
+        offset = self._log_file.stat().st_size if self._log_file.exists() else 0
+        with open(self._log_file, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "router", "--config", str(path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._await_listening(process, listener, offset)
+        self._children[process.pid] = process
+        record = {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "config": config}
+        write_private(self._record, json.dumps(record).encode())
+        if before is not None:
+            self._end(int(before["pid"]))
+        return process.pid
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends the gateway: it drains on SIGTERM, and is killed after `timeout_s`."""
+        found = self._read()
+        if found is None:
+            return
+        pid = int(found["pid"])
+        self._end(pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            try:
+                process.wait(timeout_s)
+            except psutil.TimeoutExpired:
+                process.kill()
+        self.reap()
+        self._record.unlink(missing_ok=True)
+
+    def alive(self, pid: int) -> bool:
+        self.reap()
+        found = self._read()
+        return found is not None and found["pid"] == pid
+
+    def reap(self) -> None:
+        """Collects children that ended, so that no zombie looks alive."""
+        for pid, process in list(self._children.items()):
+            if process.poll() is not None:
+                del self._children[pid]
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads(self._record.read_bytes())
+            process = psutil.Process(found["pid"])
+            same = abs(process.create_time() - found["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            return None
+        return found if same else None
+
+    def _config(self, listener: Listener) -> dict[str, Any]:
+        return {
+            "host": listener.host,
+            "port": listener.port,
+            "metrics_host": "127.0.0.1",
+            "metrics_port": listener.metrics_port,
+            "control_url": self._control_url,
+            "token_file": str(self._token_file),
+            "table_cache": str(self._directory / "table.json"),
+            "limits": dict(listener.limits),
+            "log_file": str(self._log_file),
+        }
+
+    def _await_listening(self, process: subprocess.Popen[bytes], listener: Listener, offset: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise GatewayFailed(f"gateway: ended at its start with code {process.returncode}: {self._tail(offset)}")
+            with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
+                answer = httpx.get(f"{listener.metrics_url}/report", timeout=1.0, trust_env=False)
+                if msgspec.json.decode(answer.content, type=contract.GatewayReport).pid == process.pid:
+                    return
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        raise GatewayFailed(f"gateway: did not listen within {START_TIMEOUT_S:.0f} s: {self._tail(offset)}")
+
+    def _tail(self, offset: int) -> str:
+        with open(self._log_file, "rb") as log:
+            log.seek(offset)
+            lines = log.read()[-4000:].decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"no output; see {self._log_file}"
+
+    @staticmethod
+    def _end(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 15)
+
+
+async def report(client: httpx.AsyncClient, listener: Listener) -> contract.GatewayReport | None:
+    """What the gateway says of itself; None when it does not answer: unknown, not idle."""
+    try:
+        answer = await client.get(f"{listener.metrics_url}/report")
+        return msgspec.json.decode(answer.content, type=contract.GatewayReport)
+    except (httpx.HTTPError, msgspec.DecodeError):
+        return None
+
+
+def make_table(
+    *, epoch: str, revision: int, cluster: str, routed: Mapping[str, RoutedModel], replicas: Mapping[str, Replica]
+) -> contract.Table:
+    """The wire form of a routing. A replica without an address (it just ended) is left out."""
+    models = {}
+    for name, model in routed.items():
+        versions = {}
+        for version, route in model.versions.items():
+            known = [replicas[id_] for id_ in route.replicas if id_ in replicas]
+            endpoints = tuple(contract.Endpoint(r.id, r.host, r.port) for r in known if r.host and r.port)
+            versions[version] = contract.VersionRoute(
+                endpoints=endpoints,
+                concurrency=route.settings.concurrency,
+                queue_max=route.settings.queue_max,
+                queue_timeout_ms=route.settings.queue_timeout_ms,
+                request_timeout_ms=route.settings.request_timeout_ms,
+                idempotent=route.settings.idempotent,
+                state=route.state,
+            )
+        models[name] = contract.ModelRoute(versions, dict(model.weights), dict(model.labels))
+    return contract.Table(epoch, revision, cluster, models)
