@@ -55,7 +55,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class EngineReplica:
-    """A replica as the engine lists it. `running` is its process' state; `exit` is set once it ended."""
+    """A replica as the engine lists it. `running` is its process' state; `exit` is set once it ended.
+
+    Neither running nor ended is one that this process is starting right now. `engine_id` is the engine's own name.
+    """
 
     id: str
     key: VersionKey
@@ -71,7 +74,10 @@ class EngineReplica:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something happened to one of our replicas (`die`, `oom`, `start`), or `resync`: events may have been missed."""
+    """Something happened to one of our replicas (`die`, `oom`, `start`), or `resync`: events may have been missed.
+
+    The first of every subscription is `resync`: what happens from then on is reported.
+    """
 
     kind: str
     replica_id: str = ""
@@ -130,8 +136,10 @@ class Engine(Protocol):
     def replicas(self) -> list[EngineReplica]:
         """All of the cluster's, ended ones too. An ended one has `exit` with its last log lines."""
 
-    def logs(self, replica_id: str, tail: int = 100, follow: bool = False) -> Iterator[LogLine]:
-        """Raises `NotFoundError` for an unknown replica."""
+    def logs(
+        self, replica_id: str, tail: int = 100, follow: bool = False, stopped: threading.Event | None = None
+    ) -> Iterator[LogLine]:
+        """Raises `NotFoundError` for an unknown replica, at the call. Following ends with the replica or `stopped`."""
 
     def events(self, stopped: threading.Event) -> Iterator[EngineEvent]:
         """Blocks and yields until `stopped`; reconnects by itself and yields `resync` after a gap."""
