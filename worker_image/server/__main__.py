@@ -1,0 +1,39 @@
+"""`python -m worker_image.server`: the process of one replica.
+
+The order matters: secrets and thread counts go into the environment before anything imports numpy, which reads them once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from worker_image.server import log
+from worker_image.server.errors import ModelFailed
+from worker_image.server.settings import add_secrets, limit_threads, read
+
+
+def main() -> int:
+    started = time.monotonic()
+    try:
+        settings = read(os.environ)
+        add_secrets(os.environ.get("MODELFLEET_SECRETS_DIR"), os.environ)
+    except ModelFailed as exc:
+        log.model_failed(exc.reason, exc.code)
+        return exc.exit_code
+    limit_threads(settings.threads, os.environ)
+
+    import asyncio
+
+    import uvloop
+
+    from worker_image.server.lifecycle import serve
+
+    log.route_library_logs()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings, started))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

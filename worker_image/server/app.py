@@ -1,0 +1,302 @@
+"""The HTTP face of the model server: a raw ASGI application.
+
+Owns paths, body limits, statuses and the form of errors. One model in one version means that all paths are known beforehand,
+so routing is one dictionary look-up. It holds no format (see `codecs/`) and calls no model (see `batching/runner.py`). The life of the process
+is `lifecycle.py`'s, which opens the app when the model is ready.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from worker_image.server import log
+from worker_image.server.batching.runner import Runner
+from worker_image.server.codecs import tfs, v2
+from worker_image.server.errors import RequestError, bad_request
+from worker_image.server.metrics import Metrics
+from worker_image.server.phase import Phase
+from worker_image.server.settings import Settings
+from worker_image.server.tensors import Signature, Tensors, fit
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Predictor = Callable[[bytes, float | None], Awaitable[bytes]]
+Page = Callable[[], tuple[int, bytes]]
+
+JSON = b"application/json"
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+# The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this many
+# requests waiting costs memory and helps nobody.
+OVERSHOOT = 4
+_READ_FIELDS = frozenset(
+    (b"content-length", b"x-request-timeout-ms", b"content-encoding", b"inference-header-content-length")
+)
+
+
+class App:
+    def __init__(self, settings: Settings, phase: Phase, metrics: Metrics) -> None:
+        self._model = settings.model
+        self._version = settings.version
+        self._max_body_bytes = settings.tuning.max_body_bytes
+        self._max_in_flight = settings.tuning.concurrency * OVERSHOOT
+        self._phase = phase
+        self._metrics = metrics
+        self._signature = Signature("", (), ())
+        self._runner: Runner | None = None
+        self._pages = self._page_routes()
+        self._predictors = self._predictor_routes()
+
+    def open(self, signature: Signature, runner: Runner) -> None:
+        """From here on requests are predicted."""
+        self._signature = signature
+        self._runner = runner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        predictor = self._predictors.get(path)
+        if predictor is None or scope["method"] != "POST":
+            await self._answer_page(scope, send, path, is_predictor=predictor is not None)
+            return
+        metrics = self._metrics
+        started = time.perf_counter()
+        metrics.in_flight += 1
+        try:
+            status, body = await self._answer_prediction(predictor, scope, receive)
+            await _send(send, status, body, retry_after=status == 503)
+        finally:
+            # Only now: a drain that saw zero earlier would end the process with an answer unsent.
+            metrics.in_flight -= 1
+        metrics.observe_response(status, time.perf_counter() - started)
+
+    # --- predictions
+
+    async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        try:
+            fields = {name: value for name, value in scope["headers"] if name in _READ_FIELDS}
+            self._admit()
+            _check_encoding(fields)
+            body = await _read_body(receive, fields.get(b"content-length"), self._max_body_bytes)
+            return 200, await predictor(body, _time_left_s(fields))
+        except RequestError as exc:
+            return exc.status, exc.body(self._log_failure(scope, exc))
+
+    def _admit(self) -> None:
+        if not self._phase.is_ready:
+            raise RequestError(
+                "NOT_READY", f"model {self._model!r}: {self._phase.name}; not ready to predict; try again later"
+            )
+        if self._metrics.in_flight > self._max_in_flight:
+            raise RequestError(
+                "OVERLOADED", f"replica: {self._max_in_flight} requests are inside; it takes no more; try again later"
+            )
+
+    async def _infer(self, body: bytes, time_left_s: float | None) -> bytes:
+        request = v2.decode(body)
+        wanted = v2.wanted_outputs(self._signature, request.outputs)
+        outputs = await self._predict(request.inputs, wanted, time_left_s)
+        return v2.encode(self._model, self._version, request.id, outputs)
+
+    async def _tfs_predict(self, body: bytes, time_left_s: float | None) -> bytes:
+        request = tfs.decode_predict(body, self._signature)
+        outputs = await self._predict(request.inputs, request.outputs, time_left_s)
+        return tfs.encode_predict(outputs, is_row=request.is_row)
+
+    async def _tfs_classify(self, body: bytes, time_left_s: float | None) -> bytes:
+        scores = self._signature.scores
+        if scores is None:
+            raise bad_request(f":classify: model {self._model!r} gives no score for each class; ask with :predict")
+        inputs = tfs.decode_examples(body, self._signature)
+        outputs = await self._predict(inputs, (scores,), time_left_s)
+        return tfs.encode_classify(self._signature, outputs[scores])
+
+    async def _tfs_regress(self, body: bytes, time_left_s: float | None) -> bytes:
+        value = self._signature.value
+        if value is None:
+            raise bad_request(f":regress: model {self._model!r} gives no single number for each row; ask with :predict")
+        inputs = tfs.decode_examples(body, self._signature)
+        outputs = await self._predict(inputs, (value,), time_left_s)
+        return tfs.encode_regress(outputs[value])
+
+    async def _predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
+        assert self._runner is not None
+        return await self._runner.predict(fit(self._signature, inputs), outputs, time_left_s)
+
+    def _log_failure(self, scope: Scope, exc: RequestError) -> str:
+        """The request's id, made up when the gateway gave none; a failure of the model is logged under it."""
+        request_id = _request_id(scope)
+        if exc.status == 500:
+            log.event("predict failed", level="error", request_id=request_id, reason=exc.sentence, stack=_stack(exc))
+        return request_id
+
+    def _predictor_routes(self) -> dict[str, Predictor]:
+        routes: dict[str, Predictor] = {}
+        for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
+            routes[f"/v2{base}/infer"] = self._infer
+            routes[f"/v1{base}:predict"] = self._tfs_predict
+            routes[f"/v1{base}:classify"] = self._tfs_classify
+            routes[f"/v1{base}:regress"] = self._tfs_regress
+        return routes
+
+    # --- everything else
+
+    async def _answer_page(self, scope: Scope, send: Send, path: str, *, is_predictor: bool) -> None:
+        method = scope["method"]
+        page = self._pages.get(path)
+        if page is not None and method in ("GET", "HEAD"):
+            status, body = page()
+            await _send(send, status, body, TEXT if path == "/metrics" else JSON, retry_after=status == 503)
+            return
+        exc = self._refusal(method, path, is_known=is_predictor or page is not None)
+        await _send(send, exc.status, exc.body(_request_id(scope)), allow=b"POST" if is_predictor else b"GET, HEAD")
+
+    def _page_routes(self) -> dict[str, Page]:
+        routes: dict[str, Page] = {
+            "/v2": lambda: (200, _json(v2.server_metadata(_own_version()))),
+            "/v2/health/live": lambda: (200, b'{"live":true}'),
+            "/v2/health/ready": self._readiness,
+            "/metrics": lambda: (200, self._metrics.render()),
+        }
+        for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
+            routes[f"/v2{base}"] = self._v2_metadata
+            routes[f"/v2{base}/ready"] = self._readiness
+            routes[f"/v1{base}"] = self._tfs_status
+            routes[f"/v1{base}/metadata"] = self._tfs_metadata
+        return routes
+
+    def _readiness(self) -> tuple[int, bytes]:
+        phase = self._phase
+        if phase.is_ready:
+            return 200, _json({"name": self._model, "ready": True})
+        return 503, _json({"phase": phase.name, "seconds": round(phase.seconds, 3), "error": phase.error})
+
+    def _v2_metadata(self) -> tuple[int, bytes]:
+        return self._when_known(lambda: v2.model_metadata(self._model, self._version, self._signature))
+
+    def _tfs_metadata(self) -> tuple[int, bytes]:
+        return self._when_known(lambda: tfs.metadata(self._model, self._version, self._signature))
+
+    def _when_known(self, page: Callable[[], dict[str, Any]]) -> tuple[int, bytes]:
+        """What a model takes is known once it is loaded."""
+        return self._readiness() if self._runner is None else (200, _json(page()))
+
+    def _tfs_status(self) -> tuple[int, bytes]:
+        return 200, _json(tfs.status(self._version, is_ready=self._phase.is_ready, problem=self._phase.error))
+
+    def _refusal(self, method: str, path: str, *, is_known: bool) -> RequestError:
+        if is_known:
+            return RequestError("METHOD_NOT_ALLOWED", f"{method} {path}: this path takes another method; see `allow`")
+        _, _, rest = path.partition("/models/")
+        name, _, after = rest.partition("/")
+        name = name.partition(":")[0]
+        if rest and name != self._model:
+            return RequestError(
+                "MODEL_NOT_FOUND", f"model {name!r}: not here; this replica serves {self._model!r}; correct the path"
+            )
+        asked, _, _ = after.removeprefix("versions/").partition("/")
+        asked = asked.partition(":")[0]
+        if after.startswith("versions/") and asked != self._version:
+            sentence = f"version {asked!r}: not here; this replica serves version {self._version!r} of {self._model!r}"
+            return RequestError("VERSION_NOT_FOUND", sentence)
+        return RequestError(
+            "NOT_FOUND", f"{method} {path}: no such path; predictions go to /v2/models/{self._model}/infer"
+        )
+
+
+async def _read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
+    """The whole body, refused as soon as it is known to be longer than `limit`."""
+    if content_length is not None and int(content_length) > limit:
+        raise _too_large(int(content_length), limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body if len(body) <= limit else _refuse_size(len(body), limit)
+    parts = [body]
+    size = len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise bad_request("body: cut off in the middle; the connection closed before its end; send it whole")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(size, limit)
+    return b"".join(parts)
+
+
+def _refuse_size(size: int, limit: int) -> bytes:
+    raise _too_large(size, limit)
+
+
+def _too_large(size: int, limit: int) -> RequestError:
+    return RequestError("TOO_LARGE", f"body: {size} bytes; at most {limit} are taken; send fewer rows in a request")
+
+
+def _check_encoding(fields: dict[bytes, bytes]) -> None:
+    encoding = fields.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        sentence = f"content-encoding: {encoding.decode('latin-1')!r}; bodies are read uncompressed; send identity"
+        raise RequestError("UNSUPPORTED_ENCODING", sentence)
+    if b"inference-header-content-length" in fields:
+        raise bad_request(
+            "body: binary tensor data; this server reads JSON tensors; send them as JSON (tritonclient: binary_data=False)"
+        )
+
+
+def _time_left_s(fields: dict[bytes, bytes]) -> float | None:
+    text = fields.get(b"x-request-timeout-ms")
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise bad_request(
+            f"x-request-timeout-ms: {text.decode('latin-1')!r}; it is a whole number of milliseconds; correct it"
+        )
+    return int(text) / 1000
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return str(value.decode("latin-1"))
+    return uuid.uuid4().hex
+
+
+def _stack(exc: RequestError) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(exc.__cause__)) if exc.__cause__ else ""
+
+
+def _own_version() -> str:
+    try:
+        return version("modelfleet")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _json(obj: Any) -> bytes:
+    return msgspec.json.encode(obj)
+
+
+async def _send(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = JSON,
+    *,
+    retry_after: bool = False,
+    allow: bytes | None = None,
+) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    if retry_after:
+        headers.append((b"retry-after", b"1"))
+    if allow is not None and status == 405:
+        headers.append((b"allow", allow))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

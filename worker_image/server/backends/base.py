@@ -1,0 +1,78 @@
+"""What a framework must give to be served, and what several of them need: finding the one file, naming what is wrong with it.
+
+One file a framework sits beside this one. Each has `load(directory, threads) -> Model` and imports its framework at the top, so that the
+server imports exactly one. `load` raises `ModelFailed`; whatever else it raises is taken for the model's own error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from worker_image.server.errors import ModelFailed
+from worker_image.server.tensors import Signature, Tensors
+
+# Files that may lie beside a model without being one.
+BESIDE = frozenset({"warmup.json", "requirements.txt", "README.md", "LICENSE"})
+
+
+class Model(Protocol):
+    """A loaded model. `predict` runs in the model's thread, one call at a time, with inputs that fit `signature`.
+
+    It computes `outputs` and nothing else. It may raise: `ValueError` says that the caller's input is at fault.
+    """
+
+    signature: Signature
+
+    def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors: ...
+
+    def warmup(self) -> Tensors | None:
+        """Inputs for the first prediction, or None when only the model's author can know them."""
+        ...
+
+
+def find_file(directory: Path, suffixes: Sequence[str], backend: str) -> Path:
+    """The one model file of `directory`: `model.*` when there are several."""
+    files = _files(directory)
+    found = [file for file in files if file.suffix in suffixes and file.name not in BESIDE]
+    preferred = [file for file in found if file.stem == "model"] if len(found) > 1 else found
+    if len(preferred) == 1:
+        return preferred[0]
+    wanted = f"the {backend} backend reads one file that ends in {' or '.join(suffixes)}"
+    if not found:
+        names = ", ".join(repr(file.name) for file in files[:8]) or "no file"
+        raise ModelFailed(
+            "ARTIFACT_MISSING", f"{directory}: holds {names}; {wanted}; put it there or set another `backend`"
+        )
+    names = ", ".join(repr(file.name) for file in found[:8])
+    raise ModelFailed(
+        "ARTIFACT_MISSING", f"{directory}: holds {names}; {wanted}; keep one, or name it model{suffixes[0]}"
+    )
+
+
+def unreadable(file: Path, problem: str, advice: str) -> ModelFailed:
+    return ModelFailed("ARTIFACT_UNREADABLE", f"{file}: {problem}; {advice}")
+
+
+def missing_module(what: Path, exc: ModuleNotFoundError) -> ModelFailed:
+    return ModelFailed(
+        "MODULE_MISSING",
+        f"{what}: needs the Python module {exc.name!r}, which is not installed here; "
+        "name its package in a requirements.txt beside the model",
+    )
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        if not directory.is_dir():
+            raise ModelFailed(
+                "ARTIFACT_MISSING", f"{directory}: no such directory; the model is mounted there; check `source`"
+            )
+        return sorted(entry for entry in directory.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    except PermissionError as exc:
+        raise ModelFailed(
+            "ARTIFACT_MISSING",
+            f"{exc.filename}: may not be read by user {os.getuid()}; the server runs without privileges; make the files readable to all",
+        ) from exc

@@ -1,0 +1,32 @@
+"""Finds out which scikit-learn wrote a pickle that cannot be loaded, without running any of it.
+
+Reads bytes only. Used after a failed load, to say "written by 1.2.2" instead of an exception from deep inside numpy.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+# scikit-learn stores `_sklearn_version` in each estimator's state; the next short string in the stream is its value.
+_VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d+\.\d+(?:\.[0-9a-z]+)*)", re.DOTALL)
+_MOST_BYTES = 256 << 20
+
+
+def pickled_version(file: Path) -> str | None:
+    """The version of scikit-learn named in `file`, plain or zlib-compressed; None when there is none to be found."""
+    with file.open("rb") as stream:
+        content = stream.read(_MOST_BYTES)
+    if found := _VERSION.search(_decompressed(content)):
+        return found.group(1).decode()
+    return None
+
+
+def _decompressed(content: bytes) -> bytes:
+    if content[:1] != b"\x78":
+        return content
+    try:
+        return zlib.decompressobj().decompress(content, _MOST_BYTES)
+    except zlib.error:
+        return content

@@ -1,0 +1,67 @@
+"""Computes one batch: joins the rows, calls the model once, gives each request its own rows back.
+
+Pure but for the model it calls, and runs in the model's thread. When the joined call raises, the batch is halved until the
+request at fault stands alone: it fails alone, and its neighbours get the answer that they would have got alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from worker_image.server.errors import RequestError
+from worker_image.server.tensors import Tensors
+
+Predict = Callable[[Tensors, tuple[str, ...]], Tensors]
+
+
+class Part(NamedTuple):
+    """One request's share of a batch. `rows` is None when its tensors do not agree on a count: it is then alone in the batch."""
+
+    inputs: Tensors
+    outputs: tuple[str, ...]
+    rows: int | None
+
+
+def execute(parts: Sequence[Part], predict: Predict, check_rows: bool = True) -> list[Tensors | Exception]:
+    """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same outputs."""
+    try:
+        if len(parts) == 1:
+            return [_alone(parts[0], predict, check_rows)]
+        return list(_together(parts, predict))
+    except Exception as exc:
+        if len(parts) == 1:
+            return [exc]
+        middle = len(parts) // 2
+        return [*execute(parts[:middle], predict, check_rows), *execute(parts[middle:], predict, check_rows)]
+
+
+def _alone(part: Part, predict: Predict, check_rows: bool) -> Tensors:
+    answer = predict(part.inputs, part.outputs)
+    if check_rows and part.rows is not None:
+        _check_rows(answer, part.rows)
+    return answer
+
+
+def _together(parts: Sequence[Part], predict: Predict) -> list[Tensors]:
+    joined = {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+    ends = np.cumsum([part.rows for part in parts]).tolist()
+    answer = predict(joined, parts[0].outputs)
+    _check_rows(answer, ends[-1])
+    starts = [0, *ends[:-1]]
+    return [
+        {name: tensor[start:end] for name, tensor in answer.items()} for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _check_rows(answer: Tensors, rows: int) -> None:
+    for name, tensor in answer.items():
+        got = tensor.shape[0] if tensor.ndim else None
+        if got != rows:
+            raise RequestError(
+                "MODEL_FAILED",
+                f"output {name!r}: shape {list(tensor.shape)} for {rows} input rows; a batched model gives one row per input "
+                "row; correct the model, or set `batching: {max_size: 1}` for this version",
+            )

@@ -1,0 +1,212 @@
+"""JSON values to numpy and back, strictly: a number is never made of a string, NaN is never made null.
+
+msgspec reads the envelope and leaves each tensor as raw bytes; the tensor is then read by a decoder for its own datatype and depth, which is as
+fast as reading it untyped and names the element at fault. JSON proper has no NaN and no infinities, but Python's, JavaScript's
+and TensorFlow Serving's writers emit them: a body with such tokens is read again by the slower standard library.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import json
+import re
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from worker_image.server.errors import RequestError, bad_request
+from worker_image.server.tensors import NUMPY_TYPES, Tensor
+
+MAX_DEPTH = 32
+_TOKENS = re.compile(rb"NaN|Infinity")
+_OPENING = re.compile(rb"[\s\[]*")
+
+
+class Base64(msgspec.Struct, forbid_unknown_fields=True):
+    """How JSON carries bytes that are not text: `{"b64": "…"}`, as in TensorFlow Serving."""
+
+    b64: str
+
+
+class Lenient:
+    """A value that the standard library has already decoded, where a `memoryview` is JSON that nobody has decoded yet."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+Undecoded = memoryview | Lenient
+
+
+def decode_envelope(
+    body: bytes, decoder: msgspec.json.Decoder[Any], raw_fields: tuple[str, ...]
+) -> tuple[Any, dict[str, Any]]:
+    """The envelope, and when the body holds NaN or Infinity tokens the loosely decoded object instead of it.
+
+    `raw_fields` says, for the error, what the body is about.
+    """
+    try:
+        return decoder.decode(body), {}
+    except msgspec.ValidationError as exc:
+        raise bad_request(f"body: {exc}; {_expectation(raw_fields)}") from exc
+    except msgspec.DecodeError as exc:
+        if _TOKENS.search(body):
+            return None, _decode_loosely(body, exc)
+        raise _not_json(body, exc) from exc
+    except RecursionError as exc:
+        raise bad_request(f"body: nested too deeply; at most {MAX_DEPTH} levels make a tensor; flatten it") from exc
+
+
+def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
+    """`values`, flat or nested, as an array of `datatype`. Raises `BAD_REQUEST` with the place of the first wrong element."""
+    depth = _depth(values)
+    if depth > MAX_DEPTH:
+        raise bad_request(f"{where}: nested {depth} deep; at most {MAX_DEPTH} levels make a tensor; flatten it")
+    try:
+        listed = _decode(values, datatype, depth)
+    except msgspec.DecodeError as exc:
+        raise bad_request(
+            f"{where}: {exc}; datatype {datatype} takes {_KIND_NAMES[_kind(datatype)]} only, none missing"
+        ) from exc
+    return _to_array(listed, datatype, depth, where, is_strict=not isinstance(values, Lenient))
+
+
+def parse_untyped(values: Undecoded, where: str) -> Tensor:
+    """`values` as whatever they are: for a model that does not say what it takes."""
+    decoded = values.value if isinstance(values, Lenient) else msgspec.json.decode(values)
+    return parse(Lenient(decoded), _guess(decoded), where)
+
+
+def to_list(name: str, tensor: Tensor, *, allow_nan: bool) -> Any:
+    """`tensor` as nested lists that JSON can carry. `bytes` elements are left for `encode_bytes`."""
+    if not allow_nan and tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        place = [int(index) for index in np.argwhere(~np.isfinite(tensor))[0]]
+        raise RequestError(
+            "NOT_FINITE",
+            f"output {name!r}: the model answered {tensor[tuple(place)]} at {place}; JSON has no such number; "
+            "ask through /v1/models, which carries NaN and Infinity as TensorFlow Serving does",
+        )
+    if tensor.dtype.kind == "S":
+        tensor = tensor.astype(object)
+    return tensor.tolist()
+
+
+def encode_lenient(obj: Any) -> bytes:
+    """JSON with NaN and Infinity tokens: slower than msgspec, for the answers that need them."""
+    return json.dumps(obj, ensure_ascii=False, separators=(",", ":"), default=encode_bytes).encode()
+
+
+def encode_bytes(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    raise TypeError(f"a {type(value).__name__} in a BYTES tensor cannot be written as JSON")
+
+
+def _expectation(fields: tuple[str, ...]) -> str:
+    return f"it is a JSON object with {' or '.join(repr(field) for field in fields)}"
+
+
+def _not_json(body: bytes, exc: Exception) -> RequestError:
+    if not body.strip():
+        return bad_request("body: empty; a prediction request is a JSON object; send one")
+    start = body[:40].decode("utf-8", "replace")
+    return bad_request(f"body: {exc}; it starts with {start!r}; send valid JSON in UTF-8")
+
+
+def _decode_loosely(body: bytes, cause: Exception) -> dict[str, Any]:
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise _not_json(body, cause) from exc
+    if not isinstance(decoded, dict):
+        raise bad_request(f"body: a JSON {type(decoded).__name__}; it is a JSON object; send one")
+    return decoded
+
+
+def _depth(values: Undecoded) -> int:
+    if not isinstance(values, Lenient):
+        opening = _OPENING.match(values)
+        return opening.group().count(b"[") if opening else 0
+    depth, value = 0, values.value
+    while isinstance(value, list) and depth <= MAX_DEPTH:
+        depth += 1
+        value = value[0] if value else None
+    return depth
+
+
+_KIND_NAMES = {float: "numbers", int: "whole numbers", bool: "true and false", str: 'strings (or {"b64": …})'}
+
+
+def _kind(datatype: str) -> type:
+    return {"f": float, "i": int, "u": int, "b": bool, "O": str}[NUMPY_TYPES[datatype].kind]
+
+
+@functools.cache
+def _type(datatype: str, depth: int) -> Any:
+    kind: Any = _kind(datatype)
+    element: Any = str | Base64 if kind is str else kind
+    for _ in range(depth):
+        element = list[element]
+    return element
+
+
+@functools.cache
+def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_type(datatype, depth))
+
+
+def _decode(values: Undecoded, datatype: str, depth: int) -> Any:
+    if isinstance(values, Lenient):
+        return msgspec.convert(values.value, _type(datatype, depth))
+    return _decoder(datatype, depth).decode(values)
+
+
+def _to_array(listed: Any, datatype: str, depth: int, where: str, *, is_strict: bool) -> Tensor:
+    dtype = NUMPY_TYPES[datatype]
+    if dtype == object:
+        listed = _plain_bytes(listed, where)
+    try:
+        with np.errstate(over="ignore"):
+            tensor = np.array(listed, dtype)
+    except OverflowError as exc:
+        raise bad_request(f"{where}: {exc}; datatype {datatype} cannot hold it; send a wider datatype") from exc
+    except ValueError as exc:
+        raise _ragged(where) from exc
+    if tensor.ndim != depth:
+        raise _ragged(where)
+    if is_strict and dtype.itemsize < 8 and dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise bad_request(f"{where}: a number is out of the range of {datatype}; send FP64")
+    return tensor
+
+
+def _ragged(where: str) -> RequestError:
+    return bad_request(f"{where}: its lists have different lengths or depths; a tensor is a full grid; make them equal")
+
+
+def _plain_bytes(listed: Any, where: str) -> Any:
+    if isinstance(listed, list):
+        return [_plain_bytes(item, where) for item in listed]
+    if not isinstance(listed, Base64):
+        return listed
+    try:
+        return base64.b64decode(listed.b64, validate=True)
+    except binascii.Error as exc:
+        raise bad_request(f"{where}: {listed.b64[:40]!r} is not base64 ({exc}); encode the bytes again") from exc
+
+
+def _guess(decoded: Any) -> str:
+    while isinstance(decoded, list) and decoded:
+        kinds = {_guess(item) for item in decoded}
+        if kinds == {"INT64", "FP64"}:
+            return "FP64"
+        return kinds.pop() if len(kinds) == 1 else "BYTES"
+    if isinstance(decoded, bool):
+        return "BOOL"
+    if isinstance(decoded, int):
+        return "INT64"
+    return "FP64" if isinstance(decoded, float) or decoded == [] else "BYTES"

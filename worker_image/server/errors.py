@@ -1,0 +1,75 @@
+"""The two ways to fail: a request that cannot be answered, and a model that cannot be served.
+
+Owns the tables from code to HTTP status and from code to exit code; nothing else decides one. Sentences have the form
+`<what>: <got>; <rule>; <what to do>`. `docs/CONTRACTS.md` is the reference for the exit codes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+STATUS = {
+    "BAD_REQUEST": 400,
+    "NOT_FOUND": 404,
+    "MODEL_NOT_FOUND": 404,
+    "VERSION_NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "TOO_LARGE": 413,
+    "UNSUPPORTED_ENCODING": 415,
+    "NOT_FINITE": 422,
+    "MODEL_FAILED": 500,
+    "NOT_READY": 503,
+    "OVERLOADED": 503,
+    "DEADLINE": 504,
+}
+
+EXIT_CODES = {
+    "BAD_SETTINGS": 64,
+    "UNKNOWN_BACKEND": 64,
+    "ARTIFACT_MISSING": 65,
+    "ARTIFACT_UNREADABLE": 65,
+    "VERSION_SKEW": 65,
+    "MODULE_MISSING": 65,
+    "MODEL_RAISED": 70,
+    "OUT_OF_MEMORY": 70,
+    "LOAD_TIMEOUT": 71,
+}
+
+
+class RequestError(Exception):
+    """One request cannot be answered; the caller reads `sentence`. `code` is a key of `STATUS`."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.code]
+
+    def body(self, request_id: str) -> bytes:
+        return msgspec.json.encode({"error": self.sentence, "code": self.code, "request_id": request_id})
+
+
+class ModelFailed(Exception):
+    """The model cannot be served and the process must end; `code` is a key of `EXIT_CODES`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.code]
+
+
+def bad_request(sentence: str) -> RequestError:
+    return RequestError("BAD_REQUEST", sentence)
+
+
+def one_line(exc: BaseException, limit: int = 300) -> str:
+    """`KeyError: 'x'`, on one line and not longer than `limit`: for a sentence, not for a debugger."""
+    message = " ".join(str(exc).split())
+    return f"{type(exc).__name__}: {message}"[:limit] if message else type(exc).__name__

@@ -1,0 +1,175 @@
+"""The life of one model server: starting, ready, draining, gone.
+
+    importing -> loading -> warming -> ready -> draining
+        `------------`----------`--- a failure, a time-out or SIGTERM ends the process
+
+Owns the phase that readiness reports, the load time-out, the drain, and the exit codes of docs/CONTRACTS.md. The process listens
+before the model is loaded (liveness) and is ready only after it has predicted once. It must never wait for model code to end:
+the model's thread is a daemon, and a model that hangs is left behind by `os._exit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from worker_image.server import log
+from worker_image.server.app import App
+from worker_image.server.batching.queue import BatchQueue
+from worker_image.server.batching.runner import ModelThread, Runner
+from worker_image.server.errors import ModelFailed
+from worker_image.server.loading import Loaded, load
+from worker_image.server.metrics import Metrics
+from worker_image.server.phase import Phase
+from worker_image.server.settings import Settings
+
+# The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
+KEEP_ALIVE_S = 3600
+_POLL_S = 0.01
+# What an idle model thread and uvicorn's own shutdown may take before they are left behind.
+_STOP_S = 1.0
+
+
+class Http(uvicorn.Server):
+    """uvicorn without its signal handling, which ends a process by the signal instead of with an exit code."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, started: float) -> int:
+    """Runs the whole life and gives the exit code. `started` is `time.monotonic()` of the process's first line."""
+    loop = asyncio.get_running_loop()
+    metrics = Metrics(settings.model, settings.version)
+    phase = Phase(started)
+    app = App(settings, phase, metrics)
+    http = Http(_http_config(settings, app))
+    listening = asyncio.create_task(http.serve(), name="http")
+    await _listening(http, listening)
+    thread = ModelThread(loop)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    code = await _load(settings, app, phase, metrics, thread, stopping)
+    if code is None:
+        await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
+        code = await _drain(settings, phase, metrics)
+    http.should_exit = True
+    model_is_idle = thread.stop(_STOP_S)
+    _, pending = await asyncio.wait([listening], timeout=_STOP_S)
+    if pending or not model_is_idle:
+        _exit_now(code)
+    return code
+
+
+def _http_config(settings: Settings, app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
+
+
+async def _listening(http: Http, task: asyncio.Task[None]) -> None:
+    while not http.started and not task.done():
+        await asyncio.sleep(0.001)
+    if task.done():
+        task.result()
+
+
+async def _load(
+    settings: Settings, app: App, phase: Phase, metrics: Metrics, thread: ModelThread, stopping: asyncio.Task[bool]
+) -> int | None:
+    """None when the model is ready, else the exit code of what happened first."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Loaded | ModelFailed] = loop.create_future()
+    begin = phase.begin
+
+    def work() -> Loaded | ModelFailed:
+        try:
+            return load(settings, begin)
+        except ModelFailed as exc:
+            _print_cause(exc)
+            return exc
+
+    thread.call(work, answer.set_result)
+    limit_s = settings.tuning.load_timeout_s
+    await asyncio.wait([answer, stopping], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    if not answer.done():
+        return 0 if stopping.done() else _fail(phase, _too_slow(settings, phase))
+    loaded = answer.result()
+    if isinstance(loaded, ModelFailed):
+        return _fail(phase, loaded)
+    batching = settings.batching
+    runner = Runner(
+        thread,
+        loaded.predict,
+        BatchQueue(batching.max_size, batching.max_delay_ms / 1000),
+        can_batch=loaded.signature.can_batch and batching.max_size > 1,
+        observe=metrics.observe_batch,
+    )
+    app.open(loaded.signature, runner)
+    phase.begin("ready")
+    metrics.phase_seconds = phase.lengths
+    log.event(
+        "model loaded",
+        seconds=round(phase.total_s, 3),
+        **{f"{name}_s": round(s, 3) for name, s in phase.lengths.items()},
+    )
+    return None
+
+
+def _too_slow(settings: Settings, phase: Phase) -> ModelFailed:
+    limit_s = settings.tuning.load_timeout_s
+    reason = f"{settings.model_dir}: still {phase.name} after {limit_s:g} s; load_timeout_s allows no more; raise it or mend the model"
+    return ModelFailed("LOAD_TIMEOUT", reason)
+
+
+def _fail(phase: Phase, failed: ModelFailed) -> int:
+    phase.error = failed.reason
+    log.model_failed(failed.reason, failed.code)
+    return failed.exit_code
+
+
+def _print_cause(failed: ModelFailed) -> None:
+    """The stack of the author's own error, for the author; our own sentences need none."""
+    if failed.code == "MODEL_RAISED" and failed.__cause__ is not None:
+        traceback.print_exception(failed.__cause__)
+
+
+async def _drain(settings: Settings, phase: Phase, metrics: Metrics) -> int:
+    """Waits until no request is inside, at most `drain_timeout_s`; new ones are refused by the app meanwhile."""
+    phase.begin("draining")
+    began = time.monotonic()
+    while metrics.in_flight and time.monotonic() - began < settings.tuning.drain_timeout_s:
+        await asyncio.sleep(_POLL_S)
+    took_s = round(time.monotonic() - began, 3)
+    log.event("drained", level="warning" if metrics.in_flight else "info", in_flight=metrics.in_flight, took_s=took_s)
+    return 0
+
+
+def _exit_now(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

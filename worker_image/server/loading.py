@@ -1,0 +1,136 @@
+"""Makes a model ready: imports its framework, loads its file, and predicts once.
+
+Runs in the model's thread from `load`, which reports each phase as it begins. Every failure leaves as `ModelFailed`, so that the
+process ends with the exit code and the sentence that docs/CONTRACTS.md promises. `lifecycle.py` decides when and for how long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from worker_image.server import log
+from worker_image.server.backends.base import Model
+from worker_image.server.codecs import v2
+from worker_image.server.errors import ModelFailed, RequestError, one_line
+from worker_image.server.settings import Settings
+from worker_image.server.tensors import Signature, Tensors, TensorSpec, datatype_of, fit, rows_of
+
+BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
+WARMUP_FILE = "warmup.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model that has predicted once. `signature` names its outputs as that prediction showed them."""
+
+    model: Model
+    signature: Signature
+
+    def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        """The model's answer; raises `RequestError` alone, so that whoever waits for it has a sentence."""
+        try:
+            return self.model.predict(inputs, outputs)
+        except RequestError:
+            raise
+        except ValueError as exc:
+            raise RequestError(
+                "BAD_REQUEST", f"the model refused the input: {one_line(exc)}; correct the input"
+            ) from exc
+        except MemoryError as exc:
+            raise RequestError(
+                "MODEL_FAILED", "the model ran out of memory; send fewer rows, or raise `resources.memory`"
+            ) from exc
+        except (Exception, SystemExit) as exc:
+            raise RequestError("MODEL_FAILED", f"the model raised {one_line(exc)}; its log has the details") from exc
+
+
+def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
+    """`begin` is told "importing", "loading" and "warming"."""
+    begin("importing")
+    module = _import_backend(settings.backend)
+    try:
+        begin("loading")
+        model: Model = module.load(settings.model_dir, settings.threads)
+        begin("warming")
+        return _warm(model, settings.model_dir)
+    except ModelFailed:
+        raise
+    except MemoryError as exc:
+        reason = f"{settings.model_dir}: the model needs more memory than it may have; raise `resources.memory`"
+        raise ModelFailed("OUT_OF_MEMORY", reason) from exc
+    except (Exception, SystemExit) as exc:
+        where = _last_line_of(exc, settings.model_dir)
+        raise ModelFailed(
+            "MODEL_RAISED", f"the model raised {one_line(exc)} while it was loaded{where}; correct the model"
+        ) from exc
+
+
+def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: each backend is one
+    if name not in BACKENDS:
+        reason = f"MODELFLEET_BACKEND: {name!r}; it is one of {', '.join(BACKENDS)}; correct `backend`"
+        raise ModelFailed("UNKNOWN_BACKEND", reason)
+    try:
+        return importlib.import_module(f"worker_image.server.backends.{name}")
+    except (ImportError, OSError) as exc:
+        reason = (
+            f"backend {name!r}: cannot be imported here ({one_line(exc)}); {sys.executable} has no such framework; "
+            f"use the {name} image, or `pip install modelfleet[{name}]`"
+        )
+        raise ModelFailed("UNKNOWN_BACKEND", reason) from exc
+
+
+def _warm(model: Model, directory: Path) -> Loaded:
+    signature = model.signature
+    inputs = _recorded(directory / WARMUP_FILE, signature) or model.warmup()
+    if inputs is None:
+        log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {WARMUP_FILE}")
+        return Loaded(model, signature)
+    try:
+        answer = model.predict(inputs, tuple(spec.name for spec in signature.outputs) or signature.default_outputs)
+        outputs = _observed(signature, answer, rows_of(inputs))
+    except (Exception, SystemExit) as exc:
+        traceback.print_exc()
+        where = _last_line_of(exc, directory)
+        reason = f"warm-up: the model raised {one_line(exc)}{where}; correct it, or put a request that it accepts into {WARMUP_FILE}"
+        raise ModelFailed("MODEL_RAISED", reason) from exc
+    default = signature.default_outputs or tuple(answer)
+    return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
+
+
+def _recorded(file: Path, signature: Signature) -> Tensors | None:
+    if not file.is_file():
+        return None
+    try:
+        return fit(signature, v2.decode(file.read_bytes()).inputs)
+    except RequestError as exc:
+        raise ModelFailed("MODEL_RAISED", f"{file}: {exc.sentence}") from exc
+
+
+def _observed(signature: Signature, answer: Tensors, rows: int | None) -> tuple[TensorSpec, ...]:
+    """What the outputs really are. An output that has as many rows as the inputs has a free first dimension."""
+    specs = {spec.name: spec for spec in signature.outputs}
+    for name, tensor in answer.items():
+        shape = tensor.shape
+        if shape and shape[0] == rows and signature.can_batch:
+            shape = (-1, *shape[1:])
+        declared = specs.get(name)
+        if declared is None or len(declared.shape) != len(shape) or declared.datatype != datatype_of(tensor.dtype):
+            specs[name] = TensorSpec(name, datatype_of(tensor.dtype), shape)
+        elif -1 in declared.shape[1:]:
+            specs[name] = dataclasses.replace(declared, shape=(*shape[:1], *declared.shape[1:]))
+        else:
+            specs[name] = dataclasses.replace(declared, shape=shape)
+    return tuple(specs.values())
+
+
+def _last_line_of(exc: BaseException, directory: Path) -> str:
+    """` (model.py:12)`: the deepest line of the author's own code, when there is one."""
+    for frame in reversed(traceback.extract_tb(exc.__traceback__)):
+        if Path(frame.filename).is_relative_to(directory):
+            return f" ({Path(frame.filename).relative_to(directory)}:{frame.lineno})"
+    return ""

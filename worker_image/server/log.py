@@ -1,0 +1,50 @@
+"""One JSON event a line on standard error.
+
+What the model itself prints is left as it is, so a reader tells the two apart by the first character. Must never raise: a full
+disk or a closed pipe behind standard error may not end a prediction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import sys
+from typing import Any
+
+import msgspec
+
+
+def event(name: str, level: str = "info", **fields: Any) -> None:
+    _write({"ts": _now(), "level": level, "event": name, **fields})
+
+
+def model_failed(reason: str, code: str) -> None:
+    """The last line of a server that gives up: the control plane reads it, see docs/CONTRACTS.md."""
+    _write({"event": "model failed", "reason": reason, "code": code})
+
+
+def route_library_logs() -> None:
+    """Warnings of uvicorn and asyncio become events of ours instead of lines in a format of their own."""
+    root = logging.getLogger()
+    root.handlers[:] = [_Events(level=logging.WARNING)]
+    root.setLevel(logging.WARNING)
+
+
+class _Events(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        event(record.getMessage(), level=record.levelname.lower(), **fields)
+
+
+def _write(fields: dict[str, Any]) -> None:
+    line = msgspec.json.encode(fields, enc_hook=str).decode()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

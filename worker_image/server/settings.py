@@ -1,0 +1,141 @@
+"""What the control plane tells a replica through its environment, read once and passed in.
+
+Owns the names and defaults of the `MODELFLEET_*` variables (docs/CONTRACTS.md) and the sentences for wrong ones; it imports nothing
+heavy, because `__main__` reads it before numpy may be imported. Anything wrong raises `ModelFailed("BAD_SETTINGS")`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+import msgspec
+
+from worker_image.server.errors import ModelFailed
+
+DEFAULT_MAX_ROWS = 64
+# The libraries below numpy, scikit-learn and LightGBM read these when they are imported, and else take the host's core count,
+# which in a container with a CPU limit means threads that fight for one core.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)
+
+
+class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`max_size`: most rows that are predicted together; `max_delay_ms`: how long a row waits for company while the model is free."""
+
+    max_size: int = DEFAULT_MAX_ROWS
+    max_delay_ms: float = 0.0
+
+
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching."""
+
+    concurrency: int = 32
+    max_body_bytes: int = 67_108_864
+    drain_timeout_s: float = 20.0
+    load_timeout_s: float = 300.0
+    batching: Batching | None = None
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything that one replica is told. `threads` is the CPU limit as a whole number of at least 1."""
+
+    model: str
+    version: str
+    backend: str
+    model_dir: Path
+    host: str
+    port: int
+    threads: int
+    tuning: Tuning
+
+    @property
+    def batching(self) -> Batching:
+        return self.tuning.batching or Batching()
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    return Settings(
+        model=_required(environ, "MODELFLEET_MODEL"),
+        version=_required(environ, "MODELFLEET_VERSION"),
+        backend=_required(environ, "MODELFLEET_BACKEND"),
+        model_dir=Path(_required(environ, "MODELFLEET_MODEL_DIR")),
+        host=environ.get("MODELFLEET_HOST", "127.0.0.1"),
+        port=_port(environ.get("MODELFLEET_PORT", "8000")),
+        threads=_threads(environ.get("MODELFLEET_CPUS")),
+        tuning=_tuning(environ.get("MODELFLEET_SETTINGS") or "{}"),
+    )
+
+
+def limit_threads(threads: int, environ: MutableMapping[str, str]) -> None:
+    """Sets what the version's own `env:` left open. Call it before numpy is imported: later it has no effect."""
+    for variable in THREAD_VARIABLES:
+        environ.setdefault(variable, str(threads))
+
+
+def add_secrets(directory: str | None, environ: MutableMapping[str, str]) -> None:
+    """Puts each file of `directory` into `environ` under the file's name, without one trailing line break."""
+    if not directory:
+        return
+    try:
+        for file in sorted(Path(directory).iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                environ[file.name] = file.read_text().removesuffix("\n")
+    except (OSError, ValueError) as exc:
+        raise _bad(
+            "MODELFLEET_SECRETS_DIR", directory, f"cannot be read: {exc}; mount one text file per secret"
+        ) from exc
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    if value := environ.get(name):
+        return value
+    raise ModelFailed("BAD_SETTINGS", f"{name}: not set; the model server is told what to serve by it; set it")
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) < 65536:
+        return int(text)
+    raise _bad("MODELFLEET_PORT", text, "a port is a whole number in 1..65535")
+
+
+def _threads(text: str | None) -> int:
+    if not text:
+        return os.cpu_count() or 1
+    try:
+        cpus = float(text)
+    except ValueError:
+        cpus = 0.0
+    if 0 < cpus < 100_000:
+        return max(1, int(cpus))
+    raise _bad("MODELFLEET_CPUS", text, "a CPU limit is a number above 0, such as 0.5 or 2")
+
+
+def _tuning(text: str) -> Tuning:
+    try:
+        tuning = msgspec.json.decode(text, type=Tuning)
+    except msgspec.DecodeError as exc:
+        raise _bad("MODELFLEET_SETTINGS", text, f"{exc}; it is the JSON that docs/CONTRACTS.md describes") from exc
+    batching = tuning.batching or Batching()
+    limits = {
+        "concurrency": (tuning.concurrency, 1),
+        "max_body_bytes": (tuning.max_body_bytes, 1),
+        "drain_timeout_s": (tuning.drain_timeout_s, 0),
+        "load_timeout_s": (tuning.load_timeout_s, 0.001),
+        "batching.max_size": (batching.max_size, 1),
+        "batching.max_delay_ms": (batching.max_delay_ms, 0),
+    }
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise _bad(f"MODELFLEET_SETTINGS: {name}", value, f"the least value is {least}; raise it")
+    return tuning
+
+
+def _bad(what: str, got: object, rule: str) -> ModelFailed:
+    return ModelFailed("BAD_SETTINGS", f"{what}: {got!r}; {rule}")

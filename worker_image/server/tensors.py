@@ -1,0 +1,183 @@
+"""Tensors by name: which datatypes and shapes a model takes and gives, and the check of a request against them.
+
+Owns the Open Inference Protocol's datatype names, `TensorSpec`, `Signature`, and every sentence about a tensor that does not fit.
+It knows no wire format (see `codecs/`) and no framework (see `backends/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from worker_image.server.errors import bad_request
+
+Tensor = np.ndarray[Any, np.dtype[Any]]
+Tensors = dict[str, Tensor]
+
+NUMPY_TYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(object),
+}
+NUMBERS = frozenset(NUMPY_TYPES) - {"BYTES"}
+_NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input or output. -1 in `shape` is any length; a leading -1 is the batch.
+
+    `accepts` are the datatypes taken as they come (empty: only `datatype`); `finite` refuses NaN and infinities, because the
+    model would.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    accepts: frozenset[str] = frozenset()
+    finite: bool = False
+
+    def takes(self, datatype: str) -> bool:
+        return datatype == self.datatype or datatype in self.accepts
+
+    @property
+    def has_batch(self) -> bool:
+        return bool(self.shape) and self.shape[0] == -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives.
+
+    No `inputs` means that the model says nothing of them and takes what comes. `matrix` may stand, under any name, for all inputs
+    together: a scikit-learn model has no name for its one input. A client that names no outputs gets `default_outputs`.
+    `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its `:regress`.
+    """
+
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    default_outputs: tuple[str, ...] = ()
+    matrix: TensorSpec | None = None
+    scores: str | None = None
+    labels: tuple[str, ...] = ()
+    value: str | None = None
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether every input has a free first dimension, so that rows of several requests can go together."""
+        return all(spec.has_batch for spec in self.inputs)
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name for a numpy type. Strings of any numpy kind are BYTES; raises `TypeError` for what has no name."""
+    if dtype.kind in "USOT":
+        return "BYTES"
+    if name := _NAMES.get(dtype.newbyteorder("=")):
+        return name
+    raise TypeError(f"numpy type {dtype} has no name in the Open Inference Protocol")
+
+
+def fit(signature: Signature, inputs: Tensors) -> Tensors:
+    """`inputs` as the model takes them, or a `RequestError` with what was sent and what is wanted."""
+    if not inputs:
+        raise bad_request(f"inputs: none sent; the model takes {_wanted(signature.inputs)}; send them")
+    matrix = signature.matrix
+    if matrix is not None and len(inputs) == 1:
+        name, tensor = next(iter(inputs.items()))
+        if len(signature.inputs) == 1 or tensor.ndim == len(matrix.shape):
+            return {matrix.name: _fit_one(matrix, name, tensor)}
+    if not signature.inputs:
+        return {name: _not_empty(name, tensor) for name, tensor in inputs.items()}
+    _check_names(signature, inputs)
+    fitted = {spec.name: _fit_one(spec, spec.name, inputs[spec.name]) for spec in signature.inputs}
+    if len(fitted) > 1 and signature.can_batch:
+        _check_rows(fitted)
+    return fitted
+
+
+def rows_of(inputs: Tensors) -> int | None:
+    """How many rows all tensors agree on; None when they do not, so that the request must be predicted alone."""
+    rows = {tensor.shape[0] if tensor.ndim else None for tensor in inputs.values()}
+    return rows.pop() if len(rows) == 1 else None
+
+
+def _fit_one(spec: TensorSpec, name: str, tensor: Tensor) -> Tensor:
+    datatype = datatype_of(tensor.dtype)
+    if not spec.takes(datatype):
+        wanted = " or ".join(sorted(spec.accepts)) if spec.accepts else spec.datatype
+        raise bad_request(f"input {name!r}: datatype {datatype}; the model wants {wanted}; send that datatype")
+    if tensor.ndim == 2 and tensor.shape[1] == 1 and len(spec.shape) == 1:
+        tensor = tensor[:, 0]
+    _not_empty(name, tensor)
+    if not _shape_fits(spec.shape, tensor.shape):
+        raise bad_request(_shape_sentence(spec, name, tensor.shape))
+    if spec.finite and tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        raise bad_request(_finite_sentence(name, tensor))
+    return tensor
+
+
+def _shape_fits(wanted: tuple[int, ...], got: tuple[int, ...]) -> bool:
+    if len(wanted) != len(got):
+        return False
+    return all(want in (-1, have) for want, have in zip(wanted, got, strict=True))
+
+
+def _shape_sentence(spec: TensorSpec, name: str, got: tuple[int, ...]) -> str:
+    said = f"input {name!r}: shape {list(got)}; the model wants {list(spec.shape)}"
+    if spec.has_batch and _shape_fits(spec.shape[1:], got):
+        return f"{said}; one row alone is sent as shape {[1, *got]}"
+    if len(spec.shape) == len(got) == 2:
+        return f"{said}; each row has {spec.shape[1]} numbers (-1 is any count of rows), {got[1]} were sent"
+    return f"{said} (-1 is any length); send that shape"
+
+
+def _not_empty(name: str, tensor: Tensor) -> Tensor:
+    if tensor.size == 0:
+        raise bad_request(
+            f"input {name!r}: shape {list(tensor.shape)} holds no row; a prediction needs at least one; send one"
+        )
+    return tensor
+
+
+def _finite_sentence(name: str, tensor: Tensor) -> str:
+    place = [int(index) for index in np.argwhere(~np.isfinite(tensor))[0]]
+    value = tensor[tuple(place)]
+    return f"input {name!r}: {value} at {place}; this model takes finite numbers only; replace or drop missing values"
+
+
+def _check_names(signature: Signature, inputs: Tensors) -> None:
+    names = {spec.name for spec in signature.inputs}
+    wanted = _wanted(signature.inputs)
+    for name in inputs:
+        if name not in names:
+            raise bad_request(f"input {name!r}: the model has no such input; it takes {wanted}; use these names")
+    for spec in signature.inputs:
+        if spec.name not in inputs:
+            raise bad_request(f"input {spec.name!r}: missing; the model takes {wanted}; send all of them")
+
+
+def _check_rows(inputs: Tensors) -> None:
+    if rows_of(inputs) is None:
+        counts = ", ".join(f"{name!r} {tensor.shape[0]}" for name, tensor in inputs.items())
+        raise bad_request(f"inputs: rows differ ({counts}); all inputs of a request have equally many rows")
+
+
+def _wanted(specs: tuple[TensorSpec, ...], most: int = 12) -> str:
+    if not specs:
+        return "tensors of any name"
+    named = [f"{spec.name!r} ({spec.datatype} {list(spec.shape)})" for spec in specs[:most]]
+    more = f" and {len(specs) - most} more" if len(specs) > most else ""
+    return ", ".join(named) + more
