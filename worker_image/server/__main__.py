@@ -1,6 +1,7 @@
 """`python -m worker_image.server`: the process of one replica.
 
-The order matters: secrets and thread counts go into the environment before anything imports numpy, which reads them once.
+The order matters: secrets and thread counts go into the environment before anything imports numpy, which reads them
+once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The HTTP face of the model server: a raw ASGI application.
 
-Owns paths, body limits, statuses and the form of errors. One model in one version means that all paths are known beforehand,
-so routing is one dictionary look-up. It holds no format (see `codecs/`) and calls no model (see `batching/runner.py`). The life of the process
-is `lifecycle.py`'s, which opens the app when the model is ready.
+Owns paths, body limits, statuses and the form of errors. One model in one version means that all paths are known
+beforehand, so routing is one dictionary look-up. It holds no format (see `codecs/`) and calls no model (see
+`batching/runner.py`). The life of the process is `lifecycle.py`'s, which opens the app when the model is ready.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Page = Callable[[], tuple[int, bytes]]
 
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
-# The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this many
-# requests waiting costs memory and helps nobody.
+# The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
+# many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
 _READ_FIELDS = frozenset(
     (b"content-length", b"x-request-timeout-ms", b"content-encoding", b"inference-header-content-length")
@@ -245,7 +245,8 @@ def _check_encoding(fields: dict[bytes, bytes]) -> None:
         raise RequestError("UNSUPPORTED_ENCODING", sentence)
     if b"inference-header-content-length" in fields:
         raise bad_request(
-            "body: binary tensor data; this server reads JSON tensors; send them as JSON (tritonclient: binary_data=False)"
+            "body: binary tensor data; this server reads JSON tensors; "
+            "send them as JSON (tritonclient: binary_data=False)"
         )
 
 

@@ -52,7 +52,7 @@ class RequestError(Exception):
         return msgspec.json.encode({"error": self.sentence, "code": self.code, "request_id": request_id})
 
 
-class ModelFailed(Exception):
+class ModelFailed(Exception):  # noqa: N818 - it is the event "model failed" of the contract
     """The model cannot be served and the process must end; `code` is a key of `EXIT_CODES`."""
 
     def __init__(self, code: str, reason: str) -> None:

@@ -3,9 +3,9 @@
     importing -> loading -> warming -> ready -> draining
         `------------`----------`--- a failure, a time-out or SIGTERM ends the process
 
-Owns the phase that readiness reports, the load time-out, the drain, and the exit codes of docs/CONTRACTS.md. The process listens
-before the model is loaded (liveness) and is ready only after it has predicted once. It must never wait for model code to end:
-the model's thread is a daemon, and a model that hangs is left behind by `os._exit`.
+Owns the phase that readiness reports, the load time-out, the drain, and the exit codes of docs/CONTRACTS.md. The
+process listens before the model is loaded (liveness) and is ready only after it has predicted once. It must never wait
+for model code to end: the model's thread is a daemon, and a model that hangs is left behind by `os._exit`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -92,7 +93,7 @@ def _http_config(settings: Settings, app: App) -> uvicorn.Config:
 
 
 async def _listening(http: Http, task: asyncio.Task[None]) -> None:
-    while not http.started and not task.done():
+    while not http.started and not task.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
         await asyncio.sleep(0.001)
     if task.done():
         task.result()
@@ -104,45 +105,46 @@ async def _load(
     """None when the model is ready, else the exit code of what happened first."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Loaded | ModelFailed] = loop.create_future()
-    begin = phase.begin
-
-    def work() -> Loaded | ModelFailed:
-        try:
-            return load(settings, begin)
-        except ModelFailed as exc:
-            _print_cause(exc)
-            return exc
-
-    thread.call(work, answer.set_result)
+    thread.call(lambda: _load_or_failure(settings, phase), answer.set_result)
     limit_s = settings.tuning.load_timeout_s
-    await asyncio.wait([answer, stopping], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    either: list[asyncio.Future[Any]] = [answer, stopping]
+    await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     if not answer.done():
         return 0 if stopping.done() else _fail(phase, _too_slow(settings, phase))
     loaded = answer.result()
     if isinstance(loaded, ModelFailed):
         return _fail(phase, loaded)
+    app.open(loaded.signature, _runner(settings, metrics, thread, loaded))
+    phase.begin("ready")
+    metrics.phase_seconds = phase.lengths
+    lengths = {f"{name}_s": round(seconds, 3) for name, seconds in phase.lengths.items()}
+    log.event("model loaded", seconds=round(phase.total_s, 3), phases=lengths)
+    return None
+
+
+def _load_or_failure(settings: Settings, phase: Phase) -> Loaded | ModelFailed:
+    try:
+        return load(settings, phase.begin)
+    except ModelFailed as exc:
+        _print_cause(exc)
+        return exc
+
+
+def _runner(settings: Settings, metrics: Metrics, thread: ModelThread, loaded: Loaded) -> Runner:
     batching = settings.batching
-    runner = Runner(
+    return Runner(
         thread,
         loaded.predict,
         BatchQueue(batching.max_size, batching.max_delay_ms / 1000),
         can_batch=loaded.signature.can_batch and batching.max_size > 1,
         observe=metrics.observe_batch,
     )
-    app.open(loaded.signature, runner)
-    phase.begin("ready")
-    metrics.phase_seconds = phase.lengths
-    log.event(
-        "model loaded",
-        seconds=round(phase.total_s, 3),
-        **{f"{name}_s": round(s, 3) for name, s in phase.lengths.items()},
-    )
-    return None
 
 
 def _too_slow(settings: Settings, phase: Phase) -> ModelFailed:
     limit_s = settings.tuning.load_timeout_s
-    reason = f"{settings.model_dir}: still {phase.name} after {limit_s:g} s; load_timeout_s allows no more; raise it or mend the model"
+    said = f"{settings.model_dir}: still {phase.name} after {limit_s:g} s"
+    reason = f"{said}; load_timeout_s allows no more; raise it or mend the model"
     return ModelFailed("LOAD_TIMEOUT", reason)
 
 
@@ -162,7 +164,8 @@ async def _drain(settings: Settings, phase: Phase, metrics: Metrics) -> int:
     """Waits until no request is inside, at most `drain_timeout_s`; new ones are refused by the app meanwhile."""
     phase.begin("draining")
     began = time.monotonic()
-    while metrics.in_flight and time.monotonic() - began < settings.tuning.drain_timeout_s:
+    deadline = began + settings.tuning.drain_timeout_s
+    while metrics.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - the hot path tells nobody
         await asyncio.sleep(_POLL_S)
     took_s = round(time.monotonic() - began, 3)
     log.event("drained", level="warning" if metrics.in_flight else "info", in_flight=metrics.in_flight, took_s=took_s)

@@ -1,7 +1,8 @@
 """Makes a model ready: imports its framework, loads its file, and predicts once.
 
-Runs in the model's thread from `load`, which reports each phase as it begins. Every failure leaves as `ModelFailed`, so that the
-process ends with the exit code and the sentence that docs/CONTRACTS.md promises. `lifecycle.py` decides when and for how long.
+Runs in the model's thread from `load`, which reports each phase as it begins. Every failure leaves as `ModelFailed`,
+so that the process ends with the exit code and the sentence that docs/CONTRACTS.md promises. `lifecycle.py` decides
+when and for how long.
 """
 
 from __future__ import annotations
@@ -94,9 +95,9 @@ def _warm(model: Model, directory: Path) -> Loaded:
         answer = model.predict(inputs, tuple(spec.name for spec in signature.outputs) or signature.default_outputs)
         outputs = _observed(signature, answer, rows_of(inputs))
     except (Exception, SystemExit) as exc:
-        traceback.print_exc()
         where = _last_line_of(exc, directory)
-        reason = f"warm-up: the model raised {one_line(exc)}{where}; correct it, or put a request that it accepts into {WARMUP_FILE}"
+        said = f"warm-up: the model raised {one_line(exc)}{where}"
+        reason = f"{said}; correct it, or put a request that it accepts into {WARMUP_FILE}"
         raise ModelFailed("MODEL_RAISED", reason) from exc
     default = signature.default_outputs or tuple(answer)
     return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))

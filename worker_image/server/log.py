@@ -1,7 +1,7 @@
 """One JSON event a line on standard error.
 
-What the model itself prints is left as it is, so a reader tells the two apart by the first character. Must never raise: a full
-disk or a closed pipe behind standard error may not end a prediction.
+What the model itself prints is left as it is, so a reader tells the two apart by the first character. Must never
+raise: a full disk or a closed pipe behind standard error may not end a prediction.
 """
 
 from __future__ import annotations

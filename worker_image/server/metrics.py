@@ -1,7 +1,8 @@
 """Counters and histograms of one model server, as Prometheus text.
 
-Written by hand, for it is on the request path and one label set is all there is: an observation costs a bisection and two additions.
-Names are a contract (docs/CONTRACTS.md); times are seconds. Everything is touched on the event loop only.
+Written by hand, for it is on the request path and one label set is all there is: an observation costs a bisection and
+two additions. Names are a contract (docs/CONTRACTS.md); times are seconds. Everything is touched on the event loop
+only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What the control plane tells a replica through its environment, read once and passed in.
 
-Owns the names and defaults of the `MODELFLEET_*` variables (docs/CONTRACTS.md) and the sentences for wrong ones; it imports nothing
-heavy, because `__main__` reads it before numpy may be imported. Anything wrong raises `ModelFailed("BAD_SETTINGS")`.
+Owns the names and defaults of the `MODELFLEET_*` variables (docs/CONTRACTS.md) and the sentences for wrong ones; it
+imports nothing heavy, because `__main__` reads it before numpy may be imported. Anything wrong raises
+`ModelFailed("BAD_SETTINGS")`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import msgspec
 from worker_image.server.errors import ModelFailed
 
 DEFAULT_MAX_ROWS = 64
-# The libraries below numpy, scikit-learn and LightGBM read these when they are imported, and else take the host's core count,
-# which in a container with a CPU limit means threads that fight for one core.
+# The libraries below numpy, scikit-learn and LightGBM read these when they are imported, and else take the host's core
+# count, which in a container with a CPU limit means threads that fight for one core.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -27,7 +28,9 @@ THREAD_VARIABLES = (
 
 
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`max_size`: most rows that are predicted together; `max_delay_ms`: how long a row waits for company while the model is free."""
+    """`max_size`: most rows that are predicted together; `max_delay_ms`: how long a row waits for company while the
+    model is free.
+    """
 
     max_size: int = DEFAULT_MAX_ROWS
     max_delay_ms: float = 0.0

@@ -1,7 +1,7 @@
 """Tensors by name: which datatypes and shapes a model takes and gives, and the check of a request against them.
 
-Owns the Open Inference Protocol's datatype names, `TensorSpec`, `Signature`, and every sentence about a tensor that does not fit.
-It knows no wire format (see `codecs/`) and no framework (see `backends/`).
+Owns the Open Inference Protocol's datatype names, `TensorSpec`, `Signature`, and every sentence about a tensor that
+does not fit. It knows no wire format (see `codecs/`) and no framework (see `backends/`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items()}
 class TensorSpec:
     """One input or output. -1 in `shape` is any length; a leading -1 is the batch.
 
-    `accepts` are the datatypes taken as they come (empty: only `datatype`); `finite` refuses NaN and infinities, because the
-    model would.
+    `accepts` are the datatypes taken as they come (empty: only `datatype`); `finite` refuses NaN and infinities,
+    because the model would.
     """
 
     name: str
@@ -61,9 +61,10 @@ class TensorSpec:
 class Signature:
     """What a model takes and gives.
 
-    No `inputs` means that the model says nothing of them and takes what comes. `matrix` may stand, under any name, for all inputs
-    together: a scikit-learn model has no name for its one input. A client that names no outputs gets `default_outputs`.
-    `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its `:regress`.
+    No `inputs` means that the model says nothing of them and takes what comes. `matrix` may stand, under any name, for
+    all inputs together: a scikit-learn model has no name for its one input. A client that names no outputs gets
+    `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
+    `:regress`.
     """
 
     platform: str
@@ -82,7 +83,9 @@ class Signature:
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    """The protocol's name for a numpy type. Strings of any numpy kind are BYTES; raises `TypeError` for what has no name."""
+    """The protocol's name for a numpy type. Strings of any numpy kind are BYTES; raises `TypeError` for what has no
+    name.
+    """
     if dtype.kind in "USOT":
         return "BYTES"
     if name := _NAMES.get(dtype.newbyteorder("=")):

@@ -1,7 +1,9 @@
-"""What a framework must give to be served, and what several of them need: finding the one file, naming what is wrong with it.
+"""What a framework must give to be served, and what several of them need: finding the one file, naming what is wrong
+with it.
 
-One file a framework sits beside this one. Each has `load(directory, threads) -> Model` and imports its framework at the top, so that the
-server imports exactly one. `load` raises `ModelFailed`; whatever else it raises is taken for the model's own error.
+One file a framework sits beside this one. Each has `load(directory, threads) -> Model` and imports its framework at
+the top, so that the server imports exactly one. `load` raises `ModelFailed`; whatever else it raises is taken for the
+model's own error.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from worker_image.server.errors import ModelFailed
-from worker_image.server.tensors import Signature, Tensors
+from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec
 
 # Files that may lie beside a model without being one.
 BESIDE = frozenset({"warmup.json", "requirements.txt", "README.md", "LICENSE"})
@@ -52,6 +56,14 @@ def find_file(directory: Path, suffixes: Sequence[str], backend: str) -> Path:
     )
 
 
+def blank(spec: TensorSpec) -> Tensor:
+    """One row of zeros or empty strings: the warm-up of a model that says what it takes."""
+    shape = [1 if length == -1 else length for length in spec.shape]
+    if spec.datatype == "BYTES":
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, dtype=NUMPY_TYPES[spec.datatype])
+
+
 def unreadable(file: Path, problem: str, advice: str) -> ModelFailed:
     return ModelFailed("ARTIFACT_UNREADABLE", f"{file}: {problem}; {advice}")
 
@@ -74,5 +86,6 @@ def _files(directory: Path) -> list[Path]:
     except PermissionError as exc:
         raise ModelFailed(
             "ARTIFACT_MISSING",
-            f"{exc.filename}: may not be read by user {os.getuid()}; the server runs without privileges; make the files readable to all",
+            f"{exc.filename}: may not be read by user {os.getuid()}; the server runs without privileges; "
+            "make the files readable to all",
         ) from exc

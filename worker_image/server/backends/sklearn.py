@@ -1,8 +1,8 @@
 """scikit-learn estimators and pipelines, from joblib or pickle files.
 
-Owns how an estimator looks from outside: its one matrix or its named columns, `predict` and, when it has them, `predict_proba` and
-`transform`, class labels as answers. Refuses a file that another release of scikit-learn has pickled: such a model
-may load and yet answer wrongly. Pickle runs code: the container is what holds it.
+Owns how an estimator looks from outside: its one matrix or its named columns, `predict` and, when it has them,
+`predict_proba` and `transform`, class labels as answers. Refuses a file that another release of scikit-learn has
+pickled: such a model may load and yet answer wrongly. Pickle runs code: the container is what holds it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _as_list(columns: Any) -> list[Any]:
 
 
 def _frame(inputs: Tensors, columns: list[str]) -> Any:
-    import pandas as pd  # only such models need it, and it takes 0.3 s to import
+    import pandas as pd  # type: ignore[import-untyped]  # only such models need it, and it takes 0.3 s to import
 
     return pd.DataFrame({name: _column(inputs[name]) for name in columns})
 
@@ -156,7 +156,9 @@ def _skew(caught: list[warnings.WarningMessage]) -> str | None:
 
 
 def _refuse_skew(file: Path, wrote: str | None, cause: Exception | None) -> None:
-    """scikit-learn promises nothing across releases; a patch release keeps the format in practice, so it is a warning."""
+    """scikit-learn promises nothing across releases; a patch release keeps the format in practice, so it is a
+    warning.
+    """
     here = sklearn.__version__
     if wrote is None or wrote == here:
         return
@@ -166,7 +168,8 @@ def _refuse_skew(file: Path, wrote: str | None, cause: Exception | None) -> None
         return
     raise ModelFailed(
         "VERSION_SKEW",
-        f"{file}: pickled by scikit-learn {wrote}, this server has {here}; a pickle is read safely by the release that wrote it only; "
+        f"{file}: pickled by scikit-learn {wrote}, this server has {here}; "
+        "a pickle is read safely by the release that wrote it only; "
         f"train again with {here}, or put `scikit-learn=={wrote}` into a requirements.txt beside the model"
         + ("" if cause else f", or set {ALLOW_SKEW}: '1' in the version's `env` to take the risk"),
     ) from cause

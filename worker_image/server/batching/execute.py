@@ -1,7 +1,7 @@
 """Computes one batch: joins the rows, calls the model once, gives each request its own rows back.
 
-Pure but for the model it calls, and runs in the model's thread. When the joined call raises, the batch is halved until the
-request at fault stands alone: it fails alone, and its neighbours get the answer that they would have got alone.
+Pure but for the model it calls, and runs in the model's thread. When the joined call raises, the batch is halved until
+the request at fault stands alone: it fails alone, and its neighbours get the answer that they would have got alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Predict = Callable[[Tensors, tuple[str, ...]], Tensors]
 
 
 class Part(NamedTuple):
-    """One request's share of a batch. `rows` is None when its tensors do not agree on a count: it is then alone in the batch."""
+    """One request's share of a batch. `rows` is None when its tensors do not agree on a count: it is then alone in
+    the batch.
+    """
 
     inputs: Tensors
     outputs: tuple[str, ...]
@@ -26,7 +28,9 @@ class Part(NamedTuple):
 
 
 def execute(parts: Sequence[Part], predict: Predict, check_rows: bool = True) -> list[Tensors | Exception]:
-    """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same outputs."""
+    """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same
+    outputs.
+    """
     try:
         if len(parts) == 1:
             return [_alone(parts[0], predict, check_rows)]
@@ -62,6 +66,7 @@ def _check_rows(answer: Tensors, rows: int) -> None:
         if got != rows:
             raise RequestError(
                 "MODEL_FAILED",
-                f"output {name!r}: shape {list(tensor.shape)} for {rows} input rows; a batched model gives one row per input "
-                "row; correct the model, or set `batching: {max_size: 1}` for this version",
+                f"output {name!r}: shape {list(tensor.shape)} for {rows} input rows; "
+                "a batched model gives one row per input row; "
+                "correct the model, or set `batching: {max_size: 1}` for this version",
             )

@@ -1,8 +1,9 @@
 """Which waiting requests go to the model together: pure bookkeeping, no clock, no thread, no numpy.
 
-The rule: the oldest request decides what kind of batch is next, and every waiting request of the same kind joins it, oldest first,
-up to `max_rows`. A request with more rows than that goes alone and whole. Nobody waits for company while the model is free,
-unless `max_delay_s` asks for it. `runner.py` is the only caller; times are seconds of one monotonic clock, given by the caller.
+The rule: the oldest request decides what kind of batch is next, and every waiting request of the same kind joins it,
+oldest first, up to `max_rows`. A request with more rows than that goes alone and whole. Nobody waits for company while
+the model is free, unless `max_delay_s` asks for it. `runner.py` is the only caller; times are seconds of one monotonic
+clock, given by the caller.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Payload = TypeVar("Payload")
 
 @dataclasses.dataclass(slots=True, eq=False)
 class Waiting(Generic[Payload]):
-    """One request in the queue. Equal `key`s may share a batch, None never does; past `deadline` it must not be computed."""
+    """One request in the queue. Equal `key`s may share a batch, None never does; past `deadline` it must not be
+    computed.
+    """
 
     payload: Payload
     key: Hashable

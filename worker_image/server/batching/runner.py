@@ -1,7 +1,8 @@
 """Between the event loop and the model's thread: requests in, batches to the thread, answers back to their callers.
 
-While the thread is busy, requests gather in the queue; when it is free, all that gathered and fit go at once. Everything but
-`execute` runs on the event loop, so no lock is needed. Model code runs only in the thread: it can neither block the loop nor run twice at a time.
+While the thread is busy, requests gather in the queue; when it is free, all that gathered and fit go at once.
+Everything but `execute` runs on the event loop, so no lock is needed. Model code runs only in the thread: it can
+neither block the loop nor run twice at a time.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
 
     async def predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
-        """The model's answer to `inputs`. Raises what the model raised, or `DEADLINE` when its time ran out in the queue."""
+        """The model's answer to `inputs`. Raises what the model raised, or `DEADLINE` when its time ran out in the
+        queue.
+        """
         now = self._loop.time()
         deadline = None if time_left_s is None else now + time_left_s
         rows = rows_of(inputs)

@@ -1,8 +1,9 @@
 """JSON values to numpy and back, strictly: a number is never made of a string, NaN is never made null.
 
-msgspec reads the envelope and leaves each tensor as raw bytes; the tensor is then read by a decoder for its own datatype and depth, which is as
-fast as reading it untyped and names the element at fault. JSON proper has no NaN and no infinities, but Python's, JavaScript's
-and TensorFlow Serving's writers emit them: a body with such tokens is read again by the slower standard library.
+msgspec reads the envelope and leaves each tensor as raw bytes; the tensor is then read by a decoder for its own
+datatype and depth, which is as fast as reading it untyped and names the element at fault. JSON proper has no NaN and
+no infinities, but Python's, JavaScript's and TensorFlow Serving's writers emit them: a body with such tokens is read
+again by the slower standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Base64(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Lenient:
-    """A value that the standard library has already decoded, where a `memoryview` is JSON that nobody has decoded yet."""
+    """A value that the standard library has already decoded, where a `memoryview` is JSON that nobody has decoded
+    yet.
+    """
 
     __slots__ = ("value",)
 
@@ -63,7 +66,9 @@ def decode_envelope(
 
 
 def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
-    """`values`, flat or nested, as an array of `datatype`. Raises `BAD_REQUEST` with the place of the first wrong element."""
+    """`values`, flat or nested, as an array of `datatype`. Raises `BAD_REQUEST` with the place of the first wrong
+    element.
+    """
     depth = _depth(values)
     if depth > MAX_DEPTH:
         raise bad_request(f"{where}: nested {depth} deep; at most {MAX_DEPTH} levels make a tensor; flatten it")
@@ -168,7 +173,7 @@ def _decode(values: Undecoded, datatype: str, depth: int) -> Any:
 
 def _to_array(listed: Any, datatype: str, depth: int, where: str, *, is_strict: bool) -> Tensor:
     dtype = NUMPY_TYPES[datatype]
-    if dtype == object:
+    if dtype.kind == "O":
         listed = _plain_bytes(listed, where)
     try:
         with np.errstate(over="ignore"):

@@ -1,7 +1,7 @@
 """TensorFlow Serving v1, REST: https://www.tensorflow.org/serving/api_rest
 
-Owns `:predict` in row form (`instances`) and column form (`inputs`), `:classify`, `:regress`, the model's status and metadata. This protocol carries
-NaN and Infinity as bare tokens both ways, and bytes as `{"b64": …}`.
+Owns `:predict` in row form (`instances`) and column form (`inputs`), `:classify`, `:regress`, the model's status and
+metadata. This protocol carries NaN and Infinity as bare tokens both ways, and bytes as `{"b64": …}`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def decode_examples(body: bytes, signature: Signature) -> Tensors:
     for index, example in enumerate(request.examples):
         if both := request.context.keys() & example.keys():
             raise bad_request(
-                f"examples[{index}]: {sorted(both)[0]!r} stands in `context` too; a feature stands in one; drop one"
+                f"examples[{index}]: {min(both)!r} stands in `context` too; a feature stands in one; drop one"
             )
     return _named_rows([{**request.context, **example} for example in request.examples], signature, "examples")
 
@@ -181,7 +181,7 @@ def _named_rows(rows: list[dict[str, Any]], signature: Signature, where: str) ->
     names = list(rows[0]) if rows else []
     for index, row in enumerate(rows):
         if row.keys() != rows[0].keys():
-            name = sorted(row.keys() ^ rows[0].keys())[0]
+            name = min(row.keys() ^ rows[0].keys())
             raise bad_request(
                 f"{where}[{index}]: {name!r} is not in every row; all rows name the same inputs; make them alike"
             )
@@ -226,7 +226,8 @@ def _as_rows(listed: dict[str, Any], outputs: Tensors) -> list[dict[str, Any]]:
     if len(lengths) > 1 or None in lengths:
         raise RequestError(
             "BAD_REQUEST",
-            "instances: the outputs of this model have different lengths, so they make no rows; ask in column form with `inputs`",
+            "instances: the outputs of this model have different lengths, so they make no rows; "
+            "ask in column form with `inputs`",
         )
     return [dict(zip(listed, row, strict=True)) for row in zip(*listed.values(), strict=True)]
 

@@ -1,7 +1,7 @@
 """Open Inference Protocol v2, REST with JSON tensors: https://github.com/kserve/open-inference-protocol
 
-Owns the request and response objects, the model's metadata, and the checks that the protocol alone can make: shape against data,
-datatypes, names. Whether the tensors fit the model is `tensors.fit`'s question.
+Owns the request and response objects, the model's metadata, and the checks that the protocol alone can make: shape
+against data, datatypes, names. Whether the tensors fit the model is `tensors.fit`'s question.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ def _tensor(sent: InputTensor | LenientInputTensor) -> Tensor:
     where = f"input {sent.name!r}"
     if sent.parameters and "binary_data_size" in sent.parameters:
         raise bad_request(
-            f"{where}: sent as binary data; this server reads JSON tensors; send `data` (tritonclient: binary_data=False)"
+            f"{where}: sent as binary data; this server reads JSON tensors; "
+            "send `data` (tritonclient: binary_data=False)"
         )
     if sent.datatype not in NUMPY_TYPES:
         raise bad_request(

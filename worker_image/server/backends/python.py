@@ -1,0 +1,127 @@
+"""A class of your own: `model.py` with a class `Model`.
+
+    class Model:
+        inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]  # optional: checked, and shown as metadata
+        outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]     # optional: the names of what predict
+        returns warmup_example = {"text": ["good"]}                                  # optional: the first prediction
+
+        def load(self, path): ...          # called once; path is the directory of model.py
+        def predict(self, inputs): ...     # {name: numpy array} -> one array, or {name: array}
+
+A -1 that leads a shape is the batch: `predict` gets the rows of several requests at once and answers one row for each.
+BYTES are `str` (`bytes` where a client sent base64). A `ValueError` says that the input is wrong (400), anything else
+that the model is (500). Only this module imports model code; it imports nothing but numpy for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker_image.server.backends.base import blank, missing_module, unreadable
+from worker_image.server.errors import ModelFailed, one_line
+from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec
+
+FILE = "model.py"
+CLASS = "Model"
+UNNAMED_OUTPUT = "output"
+
+
+def load(directory: Path, threads: int) -> PythonModel:  # noqa: ARG001 - model code reads the environment
+    file = directory / FILE
+    if not file.is_file():
+        reason = f"{directory}: holds no {FILE}; the python backend loads its class {CLASS}; add the file"
+        raise ModelFailed("ARTIFACT_MISSING", reason)
+    model = _class(file)()
+    _load_author(file, model, directory)
+    return PythonModel(model)
+
+
+class PythonModel:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        inputs = _specs("inputs", getattr(model, "inputs", ()))
+        outputs = _specs("outputs", getattr(model, "outputs", ()))
+        self._outputs = tuple(spec.name for spec in outputs)
+        self.signature = Signature(platform="python", inputs=inputs, outputs=outputs, default_outputs=self._outputs)
+
+    def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        answer = self._named(self._model.predict(inputs))
+        if missing := [name for name in outputs if name not in answer]:
+            raise RuntimeError(f"predict() returned {sorted(answer)}, without the output {missing[0]!r}")
+        return {name: answer[name] for name in outputs} if outputs else answer
+
+    def warmup(self) -> Tensors | None:
+        example = getattr(self._model, "warmup_example", None)
+        types = {spec.name: NUMPY_TYPES[spec.datatype] for spec in self.signature.inputs}
+        if example is not None:
+            return {name: _example(values, types.get(name)) for name, values in dict(example).items()}
+        if not types:
+            return None
+        return {spec.name: blank(spec) for spec in self.signature.inputs}
+
+    def _named(self, answer: Any) -> Tensors:
+        if isinstance(answer, dict):
+            return {str(name): _array(value) for name, value in answer.items()}
+        return {self._outputs[0] if self._outputs else UNNAMED_OUTPUT: _array(answer)}
+
+
+def _class(file: Path) -> Any:
+    # Beside model.py may lie modules of its author, which it imports by name.
+    sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location("model", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["model"] = module
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as exc:
+        raise missing_module(file, exc) from exc
+    except SyntaxError as exc:
+        place = f"{exc.filename}:{exc.lineno}"
+        raise unreadable(file, f"is not Python ({place}: {exc.msg})", "correct the line") from exc
+    found = getattr(module, CLASS, None)
+    if not isinstance(found, type):
+        raise unreadable(file, f"has no class {CLASS}", f"define `class {CLASS}` with load(path) and predict(inputs)")
+    if missing := [name for name in ("load", "predict") if not callable(getattr(found, name, None))]:
+        raise unreadable(file, f"class {CLASS} has no {missing[0]}()", "define load(path) and predict(inputs)")
+    return found
+
+
+def _load_author(file: Path, model: Any, directory: Path) -> None:
+    try:
+        model.load(directory)
+    except ModuleNotFoundError as exc:
+        raise missing_module(file, exc) from exc
+
+
+def _specs(attribute: str, declared: Any) -> tuple[TensorSpec, ...]:
+    try:
+        return tuple(_spec(entry) for entry in declared)
+    except (KeyError, TypeError, ValueError) as exc:
+        form = '[{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]'
+        reason = f"{FILE}: {CLASS}.{attribute}: {declared!r} ({one_line(exc)}); it has the form {form}; correct it"
+        raise ModelFailed("ARTIFACT_UNREADABLE", reason) from exc
+
+
+def _spec(entry: dict[str, Any]) -> TensorSpec:
+    if entry["datatype"] not in NUMPY_TYPES:
+        raise ValueError(f"datatype {entry['datatype']!r} is not one of {', '.join(NUMPY_TYPES)}")
+    return TensorSpec(str(entry["name"]), entry["datatype"], tuple(int(length) for length in entry["shape"]))
+
+
+def _example(values: Any, dtype: np.dtype[Any] | None) -> Tensor:
+    tensor = np.asarray(values, dtype=dtype)
+    return tensor.astype(object) if tensor.dtype.kind in "US" else tensor
+
+
+def _array(value: Any) -> Tensor:
+    tensor = np.asarray(value)
+    if tensor.dtype.kind == "O" and not all(isinstance(item, (str, bytes)) for item in tensor.flat):
+        raise TypeError(f"predict() returned a {type(value).__name__} that is no array of numbers or strings")
+    return tensor
