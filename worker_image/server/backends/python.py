@@ -1,16 +1,18 @@
 """A class of your own: `model.py` with a class `Model`.
 
     class Model:
-        inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]  # optional: checked, and shown as metadata
-        outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]     # optional: the names of what predict
-        returns warmup_example = {"text": ["good"]}                                  # optional: the first prediction
+        inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+        outputs = [{"name": "score", "datatype": "FP64", "shape": [-1]}]
+        warmup_example = {"text": ["good"]}
 
-        def load(self, path): ...          # called once; path is the directory of model.py
-        def predict(self, inputs): ...     # {name: numpy array} -> one array, or {name: array}
+        def load(self, path): ...
+        def predict(self, inputs): ...
 
-A -1 that leads a shape is the batch: `predict` gets the rows of several requests at once and answers one row for each.
-BYTES are `str` (`bytes` where a client sent base64). A `ValueError` says that the input is wrong (400), anything else
-that the model is (500). Only this module imports model code; it imports nothing but numpy for it.
+`load` is called once with the directory of model.py; `predict` gets {name: numpy array} and returns one array, or
+{name: array}. The three attributes are optional: `inputs` are checked and shown as metadata, `outputs` name what
+`predict` returns, `warmup_example` is the first prediction. A -1 that leads a shape is the batch: `predict` gets the
+rows of several requests at once and answers one row for each. BYTES are `str` (`bytes` where a client sent base64). A
+`ValueError` says that the input is wrong (400), anything else that the model is (500).
 """
 
 from __future__ import annotations

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Writes every lock anew from what it is made of: requirements/dev.lock from pyproject.toml, and one lock per worker image from
+# worker_image/requirements/*.in. Universal for Python 3.11 to 3.13, hashed, and without the name of any package index.
+# The examples' lock comes first and constrains the others: what was trained in one image must load in the next.
+set -eu
+cd "$(dirname "$0")/.."
+uv=${UV:-.venv/bin/uv}
+
+compile() {
+    out=$1
+    shift
+    "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+        --output-file "$out" "$@"
+}
+
+images=worker_image/requirements
+compile $images/examples.lock $images/examples.in ${UPGRADE:+--upgrade}
+for image in python sklearn onnx lightgbm; do
+    compile $images/$image.lock $images/$image.in --constraint $images/examples.lock ${UPGRADE:+--upgrade}
+done
+compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}
