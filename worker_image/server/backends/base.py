@@ -29,6 +29,8 @@ class Model(Protocol):
     """
 
     signature: Signature
+    # Whether the time of a prediction depends on its rows alone: see `batching/placement.py`.
+    is_steady: bool
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors: ...
 

@@ -28,6 +28,8 @@ def load(directory: Path, threads: int) -> LightgbmModel:
 
 
 class LightgbmModel:
+    is_steady = True
+
     def __init__(self, booster: Any, threads: int) -> None:
         self._booster = booster
         self._threads = threads

@@ -40,6 +40,8 @@ def load(directory: Path, threads: int) -> OnnxModel:
 
 
 class OnnxModel:
+    is_steady = True
+
     def __init__(self, file: Path, session: Any) -> None:
         self._session = session
         inputs = tuple(_spec(file, node) for node in session.get_inputs())

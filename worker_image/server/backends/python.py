@@ -44,6 +44,8 @@ def load(directory: Path, threads: int) -> PythonModel:  # noqa: ARG001 - model 
 
 
 class PythonModel:
+    is_steady = False
+
     def __init__(self, model: Any) -> None:
         self._model = model
         inputs = _specs("inputs", getattr(model, "inputs", ()))

@@ -34,6 +34,8 @@ def load(directory: Path, threads: int) -> SklearnModel:  # noqa: ARG001 - jobli
 
 
 class SklearnModel:
+    is_steady = True
+
     def __init__(self, estimator: Any) -> None:
         self._estimator = estimator
         self._columns = [str(name) for name in getattr(estimator, "feature_names_in_", ())]

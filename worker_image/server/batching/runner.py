@@ -1,8 +1,8 @@
 """Between the event loop and the model's thread: requests in, batches to the thread, answers back to their callers.
 
 While the thread is busy, requests gather in the queue; when it is free, all that gathered and fit go at once.
-Everything but `execute` runs on the event loop, so no lock is needed. Model code runs only in the thread: it can
-neither block the loop nor run twice at a time.
+Everything but the computing runs on the event loop, so no lock is needed. The model computes in its thread, where it
+cannot block the loop, but for batches that `placement.py` knows to be cheap; it never runs twice at a time.
 """
 
 from __future__ import annotations
@@ -12,14 +12,27 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from worker_image.server.batching.execute import Part, Predict, execute
+from worker_image.server.batching.placement import Placement
 from worker_image.server.batching.queue import BatchQueue, Waiting
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import Tensors, rows_of
 
-Outcome = list[Tensors | Exception]
+
+# While each turn of the event loop still brings requests, a batch waits for the next turn, at most this many: 11,400
+# instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
+# no timer is involved.
+MOST_TURNS = 4
+
+
+class Computed(NamedTuple):
+    """What became of a batch, request by request, and what it cost: wall-clock and the thread's own CPU time."""
+
+    answers: list[Tensors | Exception]
+    seconds: float
+    cpu_s: float
 
 
 class ModelThread:
@@ -73,6 +86,7 @@ class Runner:
         batches: BatchQueue[Request],
         *,
         can_batch: bool,
+        is_steady: bool,
         observe: Callable[[int, float], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -81,8 +95,11 @@ class Runner:
         self._queue = batches
         self._can_batch = can_batch
         self._observe = observe
+        self._placement = Placement(is_steady=is_steady)
         self._busy = False
         self._soon = False
+        self._seen = 0
+        self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
@@ -110,14 +127,18 @@ class Runner:
         return outputs, tuple(sorted((name, tensor.dtype.str, tensor.shape[1:]) for name, tensor in inputs.items()))
 
     def _dispatch_soon(self) -> None:
-        """Not at once: requests that the same turn of the loop has read join the batch at no cost."""
+        """Not at once: requests that have arrived but were not read yet join the batch."""
         if self._busy or self._soon:
             return
         self._soon = True
         self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
+        if self._is_growing():
+            self._loop.call_soon(self._dispatch)
+            return
         self._soon = False
+        self._seen = self._turns = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -132,22 +153,40 @@ class Runner:
         elif taken.wait_s is not None:
             self._timer = self._loop.call_later(taken.wait_s, self._dispatch)
 
+    def _is_growing(self) -> bool:
+        waiting = len(self._queue)
+        if waiting <= self._seen or self._turns >= MOST_TURNS:
+            return False
+        self._seen, self._turns = waiting, self._turns + 1
+        return True
+
     def _send(self, batch: list[Request], rows: int) -> None:
         parts = [request.part for request in batch]
 
-        def work() -> tuple[Outcome, float]:
-            started = time.perf_counter()
-            outcome = execute(parts, self._predict, self._can_batch)
-            return outcome, time.perf_counter() - started
+        def work() -> Computed:
+            return self._compute(parts)
 
-        self._thread.call(work, lambda result: self._finish(batch, rows, *result))
+        def done(computed: Computed) -> None:
+            self._finish(batch, rows, computed)
 
-    def _finish(self, batch: list[Request], rows: int, outcome: Outcome, seconds: float) -> None:
+        if self._placement.is_inline(rows):
+            done(work())
+        else:
+            self._thread.call(work, done)
+
+    def _compute(self, parts: list[Part]) -> Computed:
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        answers = execute(parts, self._predict, self._can_batch)
+        return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started)
+
+    def _finish(self, batch: list[Request], rows: int, computed: Computed) -> None:
         self._busy = False
-        self._observe(rows, seconds)
+        self._observe(rows, computed.seconds)
+        self._placement.observe(rows, computed.cpu_s)
         # The next batch leaves before the answers of this one are encoded, so that the model does not wait for JSON.
-        self._dispatch()
-        for request, answer in zip(batch, outcome, strict=True):
+        if len(self._queue):
+            self._dispatch_soon()
+        for request, answer in zip(batch, computed.answers, strict=True):
             if isinstance(answer, Exception):
                 _fail(request.future, answer)
             elif not request.future.done():
