@@ -1,0 +1,60 @@
+# The commands of the project; `make help` lists them. The work is done by scripts/ and by the modelfleet command.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON := .venv/bin/python
+# make up ENGINE=process: the same without Docker. Unset: Docker, and process where no engine can be had.
+ENGINE ?=
+# make test ARGS="tests/unit -k reconcile"
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv with the locked dependencies and the modelfleet command
+	@bash scripts/setup.sh
+
+.PHONY: engine
+engine: ## Install and start a Docker Engine if none answers
+	@bash scripts/engine.sh start
+
+.PHONY: engine-down
+engine-down: ## Stop the Docker Engine, if `make engine` started it by hand
+	@bash scripts/engine.sh stop
+
+.PHONY: up
+up: setup ## Start everything with the example models, and predict with each (ENGINE=docker|process)
+	@bash scripts/up.sh "$(ENGINE)"
+
+.PHONY: down
+down: ## End everything that `make up` started
+	@if [ -x .venv/bin/modelfleet ]; then .venv/bin/modelfleet down; else echo "down: nothing was set up here"; fi
+
+.PHONY: test
+test: setup ## Run the whole test suite (ARGS="tests/unit -k name" for a part of it)
+	@bash scripts/test.sh $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check style, types, layers and shell scripts
+	@bash scripts/lint.sh
+
+.PHONY: format
+format: setup ## Format the code and mend what can be mended by itself
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+.PHONY: lock
+lock: setup ## Pin the dependencies anew (UPGRADE=1 takes newer releases)
+	@sh scripts/lock.sh
+
+.PHONY: wheel
+wheel: setup ## Build dist/modelfleet-*.whl
+	@rm -rf dist
+	@$(PYTHON) -m hatchling build -t wheel
+
+.PHONY: clean
+clean: ## Remove caches and build results (not .venv, not models, not what runs)
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache test-artifacts
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
