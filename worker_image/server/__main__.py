@@ -12,7 +12,7 @@ import time
 
 from worker_image.server import log
 from worker_image.server.errors import ModelFailed
-from worker_image.server.settings import add_secrets, limit_threads, read
+from worker_image.server.settings import add_secrets, limit_threads, read, refuse_telemetry
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
         log.model_failed(exc.reason, exc.code)
         return exc.exit_code
     limit_threads(settings.threads, os.environ)
+    refuse_telemetry(os.environ)
 
     import asyncio
 

@@ -82,6 +82,11 @@ def limit_threads(threads: int, environ: MutableMapping[str, str]) -> None:
         environ.setdefault(variable, str(threads))
 
 
+def refuse_telemetry(environ: MutableMapping[str, str]) -> None:
+    """onnxruntime reports to its maker from release 1.29 on, unless it is told not to before it is imported."""
+    environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def add_secrets(directory: str | None, environ: MutableMapping[str, str]) -> None:
     """Puts each file of `directory` into `environ` under the file's name, without one trailing line break."""
     if not directory:

@@ -20,7 +20,6 @@ from worker_image.server.batching.queue import BatchQueue, Waiting
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import Tensors, rows_of
 
-
 # While each turn of the event loop still brings requests, a batch waits for the next turn, at most this many: 11,400
 # instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
 # no timer is involved.
