@@ -88,7 +88,7 @@ def parse_untyped(values: Undecoded, where: str) -> Tensor:
 
 
 def to_list(name: str, tensor: Tensor, *, allow_nan: bool) -> Any:
-    """`tensor` as nested lists that JSON can carry. `bytes` elements are left for `encode_bytes`."""
+    """`tensor` as nested lists that JSON can carry; `bytes` become `{"b64": …}`, for JSON is text."""
     if not allow_nan and tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
         place = [int(index) for index in np.argwhere(~np.isfinite(tensor))[0]]
         raise RequestError(
@@ -96,20 +96,21 @@ def to_list(name: str, tensor: Tensor, *, allow_nan: bool) -> Any:
             f"output {name!r}: the model answered {tensor[tuple(place)]} at {place}; JSON has no such number; "
             "ask through /v1/models, which carries NaN and Infinity as TensorFlow Serving does",
         )
-    if tensor.dtype.kind == "S":
-        tensor = tensor.astype(object)
-    return tensor.tolist()
+    listed = tensor.tolist()
+    return _without_bytes(listed) if tensor.dtype.kind in "SO" else listed
 
 
 def encode_lenient(obj: Any) -> bytes:
     """JSON with NaN and Infinity tokens: slower than msgspec, for the answers that need them."""
-    return json.dumps(obj, ensure_ascii=False, separators=(",", ":"), default=encode_bytes).encode()
+    return json.dumps(obj, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def encode_bytes(value: Any) -> Any:
+def _without_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_bytes(item) for item in value]
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
-    raise TypeError(f"a {type(value).__name__} in a BYTES tensor cannot be written as JSON")
+    return value
 
 
 def _expectation(fields: tuple[str, ...]) -> str:

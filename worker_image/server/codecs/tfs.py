@@ -15,7 +15,6 @@ from worker_image.server.codecs.json_values import (
     Lenient,
     Undecoded,
     decode_envelope,
-    encode_bytes,
     encode_lenient,
     parse,
     parse_untyped,
@@ -56,7 +55,7 @@ class Predict(NamedTuple):
 
 _predict_decoder = msgspec.json.Decoder(PredictBody)
 _examples_decoder = msgspec.json.Decoder(ExamplesBody)
-_encoder = msgspec.json.Encoder(enc_hook=encode_bytes)
+_encoder = msgspec.json.Encoder()
 
 
 def decode_predict(body: bytes, signature: Signature) -> Predict:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, encode_bytes, parse, to_list
+from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, parse, to_list
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec, datatype_of
 
@@ -76,7 +76,7 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
-_encoder = msgspec.json.Encoder(enc_hook=encode_bytes)
+_encoder = msgspec.json.Encoder()
 
 
 def decode(body: bytes) -> Decoded:

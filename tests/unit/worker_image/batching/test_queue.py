@@ -1,0 +1,128 @@
+"""Which waiting requests share a batch: order, size, kinds, deadlines. Pure: times are literals."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker_image.server.batching.queue import BatchQueue, Waiting
+
+
+def waiting(
+    name: str, *, key: object = "k", rows: int = 1, at: float = 0.0, deadline: float | None = None
+) -> Waiting[str]:
+    return Waiting(name, key, rows, at, deadline)
+
+
+def names(batch: list[Waiting[str]]) -> list[str]:
+    return [one.payload for one in batch]
+
+
+class TestTake:
+    def test_gives_nothing_when_nothing_waits(self) -> None:
+        assert BatchQueue[str](8).take(0.0).batch == []
+
+    def test_gives_all_that_wait_in_order_of_arrival(self) -> None:
+        batches = BatchQueue[str](8)
+        for index, name in enumerate("abc"):
+            batches.push(waiting(name, at=index))
+
+        assert names(batches.take(3.0).batch) == ["a", "b", "c"]
+        assert len(batches) == 0
+
+    def test_leaves_what_is_above_the_most_rows_for_the_next_batch(self) -> None:
+        batches = BatchQueue[str](4)
+        for name in "abc":
+            batches.push(waiting(name, rows=2))
+
+        assert names(batches.take(0.0).batch) == ["a", "b"]
+        assert names(batches.take(0.0).batch) == ["c"]
+
+    def test_lets_a_request_larger_than_the_most_rows_go_alone_and_whole(self) -> None:
+        batches = BatchQueue[str](4)
+        batches.push(waiting("large", rows=9))
+        batches.push(waiting("small"))
+
+        assert names(batches.take(0.0).batch) == ["large"]
+        assert names(batches.take(0.0).batch) == ["small"]
+
+    def test_does_not_mix_requests_of_different_kinds(self) -> None:
+        batches = BatchQueue[str](8)
+        batches.push(waiting("a", key="fp32", at=0))
+        batches.push(waiting("b", key="fp64", at=1))
+        batches.push(waiting("c", key="fp32", at=2))
+
+        assert names(batches.take(3.0).batch) == ["a", "c"]
+        assert names(batches.take(3.0).batch) == ["b"]
+
+    def test_serves_the_kind_of_the_oldest_request_first(self) -> None:
+        batches = BatchQueue[str](1)
+        for index, (name, key) in enumerate([("a", "x"), ("b", "y"), ("c", "x")]):
+            batches.push(waiting(name, key=key, at=index))
+
+        assert [names(batches.take(9.0).batch) for _ in range(3)] == [["a"], ["b"], ["c"]]
+
+    def test_never_joins_requests_that_cannot_share(self) -> None:
+        batches = BatchQueue[str](8)
+        batches.push(waiting("a", key=None))
+        batches.push(waiting("b", key=None))
+
+        assert names(batches.take(0.0).batch) == ["a"]
+
+    def test_hands_out_an_expired_request_instead_of_computing_it(self) -> None:
+        batches = BatchQueue[str](8)
+        batches.push(waiting("late", deadline=1.0))
+        batches.push(waiting("fine", deadline=5.0))
+
+        taken = batches.take(2.0)
+
+        assert names(taken.expired) == ["late"]
+        assert names(taken.batch) == ["fine"]
+
+    def test_drops_a_request_whose_caller_left(self) -> None:
+        batches = BatchQueue[str](8)
+        left = waiting("left")
+        batches.push(left)
+        batches.push(waiting("stayed"))
+        left.abandoned = True
+
+        assert names(batches.take(0.0).batch) == ["stayed"]
+
+    def test_says_how_long_to_wait_for_company_when_a_delay_is_set(self) -> None:
+        batches = BatchQueue[str](8, max_delay_s=0.5)
+        batches.push(waiting("a", at=10.0))
+
+        taken = batches.take(10.2)
+
+        assert taken.batch == []
+        assert taken.wait_s is not None
+        assert abs(taken.wait_s - 0.3) < 1e-9
+        assert names(batches.take(10.5).batch) == ["a"]
+
+    def test_does_not_wait_for_company_when_the_batch_is_full(self) -> None:
+        batches = BatchQueue[str](2, max_delay_s=0.5)
+        batches.push(waiting("a", at=10.0))
+        batches.push(waiting("b", at=10.0))
+
+        assert names(batches.take(10.0).batch) == ["a", "b"]
+
+
+requests = st.lists(st.tuples(st.sampled_from(["x", "y", None]), st.integers(1, 12)), max_size=40)
+
+
+@given(requests, st.integers(1, 10))
+def test_every_request_leaves_exactly_once_and_no_batch_breaks_the_rules(
+    sent: list[tuple[str | None, int]], most: int
+) -> None:
+    batches = BatchQueue[str](most)
+    for index, (key, rows) in enumerate(sent):
+        batches.push(waiting(str(index), key=key, rows=rows, at=index))
+
+    seen: list[str] = []
+    while batch := batches.take(1000.0).batch:
+        assert len({one.key for one in batch}) == 1
+        assert len(batch) == 1 or (sum(one.rows for one in batch) <= most and batch[0].key is not None)
+        assert [one.arrived for one in batch] == sorted(one.arrived for one in batch)
+        seen += names(batch)
+
+    assert sorted(seen, key=int) == [str(index) for index in range(len(sent))]

@@ -1,0 +1,73 @@
+"""What fits a model, and the sentence for what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from worker_image.server.errors import RequestError
+from worker_image.server.tensors import NUMBERS, Signature, Tensors, TensorSpec, datatype_of, fit
+
+MATRIX = TensorSpec("x", "FP64", (-1, 4), accepts=NUMBERS, finite=True)
+SKLEARN = Signature("p", (MATRIX,), (), (), MATRIX)
+STRICT = Signature("p", (TensorSpec("a", "FP32", (-1, 2)), TensorSpec("b", "BYTES", (-1,))), ())
+
+
+def refused(signature: Signature, inputs: Tensors) -> str:
+    with pytest.raises(RequestError) as failed:
+        fit(signature, inputs)
+    assert failed.value.status == 400
+    return failed.value.sentence
+
+
+class TestFit:
+    def test_lets_a_model_with_one_nameless_matrix_be_asked_by_any_name(self) -> None:
+        assert list(fit(SKLEARN, {"input-0": np.zeros((2, 4))})) == ["x"]
+
+    def test_keeps_the_datatype_that_was_sent(self) -> None:
+        assert fit(SKLEARN, {"x": np.zeros((1, 4), np.float32)})["x"].dtype == np.float32
+
+    def test_takes_a_column_of_one_as_the_column(self) -> None:
+        signature = Signature("p", (TensorSpec("text", "BYTES", (-1,)),), ())
+
+        assert fit(signature, {"text": np.array([["a"], ["b"]], object)})["text"].tolist() == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        ("signature", "inputs", "words"),
+        [
+            (SKLEARN, {}, "inputs: none sent; the model takes 'x' (FP64 [-1, 4])"),
+            (SKLEARN, {"x": np.zeros(4)}, "one row alone is sent as shape [1, 4]"),
+            (SKLEARN, {"x": np.zeros((2, 3))}, "each row has 4 numbers (-1 is any count of rows), 3 were sent"),
+            (SKLEARN, {"x": np.zeros((0, 4))}, "holds no row"),
+            (SKLEARN, {"x": np.array([["a"] * 4], object)}, "datatype BYTES; the model wants BOOL or FP16"),
+            (SKLEARN, {"x": np.array([[1, 2, np.nan, 4]])}, "nan at [0, 2]; this model takes finite numbers only"),
+            (SKLEARN, {"x": np.array([[1, 2, 3, np.inf]])}, "inf at [0, 3]"),
+            (STRICT, {"a": np.zeros((1, 2), np.float32)}, "input 'b': missing"),
+            (STRICT, {"a": np.zeros((1, 2)), "b": np.array(["q"], object)}, "datatype FP64; the model wants FP32"),
+            (STRICT, {"a": np.zeros((1, 2), np.float32), "c": np.zeros(1)}, "input 'c': the model has no such input"),
+            (
+                STRICT,
+                {"a": np.zeros((2, 2), np.float32), "b": np.array(["q"], object)},
+                "rows differ ('a' 2, 'b' 1)",
+            ),
+        ],
+    )
+    def test_says_what_was_sent_and_what_the_model_wants(
+        self, signature: Signature, inputs: Tensors, words: str
+    ) -> None:
+        assert words in refused(signature, inputs)
+
+
+class TestDatatypeOf:
+    @pytest.mark.parametrize(
+        ("dtype", "name"),
+        [(">f4", "FP32"), ("<i2", "INT16"), ("?", "BOOL"), ("U3", "BYTES"), ("S3", "BYTES"), ("O", "BYTES")],
+    )
+    def test_gives_the_protocols_name(self, dtype: Any, name: str) -> None:
+        assert datatype_of(np.dtype(dtype)) == name
+
+    def test_refuses_what_the_protocol_cannot_name(self) -> None:
+        with pytest.raises(TypeError, match="complex128"):
+            datatype_of(np.dtype("complex128"))
