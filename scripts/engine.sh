@@ -36,8 +36,7 @@ start() {
   else
     refuse_where_we_may_not_start
     if ! has dockerd || ! has docker; then install_packages docker.io; fi
-    launch
-    await_engine
+    bring_up
     say "Docker Engine $(docker info --format '{{.ServerVersion}}') started"
   fi
   offer_base_image
@@ -81,41 +80,56 @@ install_packages() {
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
 
-launch() {
+# Starts dockerd unless one is on its way up. One that is still ending after a kill is waited for, then replaced.
+bring_up() {
   if [ -d /run/systemd/system ] && [ -z "${DOCKERD_OPTIONS:-}" ]; then
     say "starting docker.service"
     systemctl start docker || give_up "docker.service did not start; 'journalctl -u docker' says why"
+    is_answering_by $((SECONDS + WAIT_S)) || give_up "docker.service runs and does not answer; 'journalctl -u docker' says why"
     return
   fi
-  if is_dockerd "$(recorded_pid)"; then
-    say "a dockerd (process $(recorded_pid)) runs and does not answer yet; waiting for it"
-    return
+  local deadline=$((SECONDS + WAIT_S)) pid
+  pid=$(recorded_pid)
+  if is_dockerd "$pid"; then
+    say "a dockerd (process $pid) runs and does not answer yet; waiting for it"
+    is_answering_by "$deadline" "$pid" && return
+    is_dockerd "$pid" && give_up "dockerd (process $pid) runs and did not answer within $WAIT_S s; its log says why, or end it"
   fi
+  # Twice: right after a kill the first can meet the old one's dying containerd, and ends within seconds.
+  for _ in 1 2; do
+    launch
+    is_answering_by "$deadline" "$(cat "$OURS")" && return
+  done
+  tail -n 5 "$LOG" >&2
+  give_up "dockerd did not come up; the last lines of its log ($LOG) stand above"
+}
+
+launch() {
   # After a hard kill the file stays, and dockerd refuses to start when its number was given to another process.
   rm -f "$PIDFILE"
   say "starting dockerd (log: $LOG)"
   mkdir -p "$(dirname "$LOG")" "$(dirname "$PIDFILE")"
   # shellcheck disable=SC2086 # options are words
-  setsid nohup dockerd --pidfile "$PIDFILE" ${DOCKERD_OPTIONS:-} </dev/null >>"$LOG" 2>&1 &
+  setsid nohup dockerd --pidfile "$PIDFILE" ${DOCKERD_OPTIONS:-} </dev/null >"$LOG" 2>&1 &
   echo $! >"$OURS"
 }
 
 recorded_pid() { cat "$PIDFILE" 2>/dev/null || true; }
 
-is_dockerd() { [ -n "$1" ] && [ "$(cat "/proc/$1/comm" 2>/dev/null)" = dockerd ]; }
+is_running() { [ -n "$1" ] && grep -qs '^State:.[^ZX]' "/proc/$1/status"; }
 
-await_engine() {
-  local deadline=$((SECONDS + WAIT_S))
-  while [ "$SECONDS" -lt "$deadline" ]; do
-    if engine_answers; then return; fi
-    if [ -f "$OURS" ] && ! is_running "$(cat "$OURS")"; then break; fi
+# By the command, not the name alone: between fork and exec our child is still called setsid or nohup.
+is_dockerd() { is_running "$1" && grep -qsaw dockerd "/proc/$1/cmdline"; }
+
+# is_answering_by DEADLINE [PID]: false at the deadline, or as soon as the process PID has ended.
+is_answering_by() {
+  while [ "$SECONDS" -lt "$1" ]; do
+    if engine_answers; then return 0; fi
+    if [ -n "${2:-}" ] && ! is_running "$2"; then return 1; fi
     sleep 0.2
   done
-  [ -f "$LOG" ] && tail -n 15 "$LOG" >&2
-  give_up "dockerd did not answer within ${WAIT_S} s; the last lines of its log ($LOG) stand above"
+  return 1
 }
-
-is_running() { kill -0 "$1" 2>/dev/null; }
 
 # Where no registry can be reached, the base image is made from the distribution's packages, by mmdebstrap.
 offer_base_image() {
