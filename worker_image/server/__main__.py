@@ -21,8 +21,7 @@ def main() -> int:
         settings = read(os.environ)
         add_secrets(os.environ.get("MODELFLEET_SECRETS_DIR"), os.environ)
     except ModelFailed as exc:
-        log.model_failed(exc.reason, exc.code)
-        return exc.exit_code
+        return _give_up(exc)
     limit_threads(settings.threads, os.environ)
     refuse_telemetry(os.environ)
 
@@ -33,8 +32,16 @@ def main() -> int:
     from worker_image.server.lifecycle import serve
 
     log.route_library_logs()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings, started))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(settings, started))
+    except ModelFailed as exc:
+        return _give_up(exc)
+
+
+def _give_up(failed: ModelFailed) -> int:
+    log.model_failed(failed.reason, failed.code)
+    return failed.exit_code
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ for model code to end: the model's thread is a daemon, and a model that hangs is
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -38,6 +40,9 @@ KEEP_ALIVE_S = 3600
 _POLL_S = 0.01
 # What an idle model thread and uvicorn's own shutdown may take before they are left behind.
 _STOP_S = 1.0
+_BACKLOG = 2048
+# Code that hangs while it holds the interpreter's lock stops the event loop too, and our own time-out with it.
+_STUCK_S = 5.0
 
 
 class Http(uvicorn.Server):
@@ -54,8 +59,8 @@ async def serve(settings: Settings, started: float) -> int:
     metrics = Metrics(settings.model, settings.version)
     phase = Phase(started)
     app = App(settings, phase, metrics)
-    http = Http(_http_config(settings, app))
-    listening = asyncio.create_task(http.serve(), name="http")
+    http = Http(_http_config(app))
+    listening = asyncio.create_task(http.serve([_listener(settings)]), name="http")
     await _listening(http, listening)
     thread = ModelThread(loop)
     stop = asyncio.Event()
@@ -74,11 +79,18 @@ async def serve(settings: Settings, started: float) -> int:
     return code
 
 
-def _http_config(settings: Settings, app: App) -> uvicorn.Config:
+def _listener(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=_BACKLOG)
+    except OSError as exc:
+        at = f"{settings.host}:{settings.port}"
+        reason = f"{at}: cannot listen there ({exc.strerror}); set MODELFLEET_HOST and MODELFLEET_PORT to a free one"
+        raise ModelFailed("BAD_SETTINGS", reason) from exc
+
+
+def _http_config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         loop="none",
         http="httptools",
         ws="none",
@@ -109,7 +121,9 @@ async def _load(
     thread.call(lambda: _load_or_failure(settings, phase), answer.set_result)
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
+    faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True)
     await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    faulthandler.cancel_dump_traceback_later()
     if not answer.done():
         return 0 if stopping.done() else _fail(phase, _too_slow(settings, phase))
     loaded = answer.result()

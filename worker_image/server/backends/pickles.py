@@ -9,18 +9,21 @@ import re
 import zlib
 from pathlib import Path
 
-# scikit-learn stores `_sklearn_version` in each estimator's state; the next short string in the stream is its value.
-_VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d+\.\d+(?:\.[0-9a-z]+)*)", re.DOTALL)
+# scikit-learn stores `_sklearn_version` in each estimator's state. Its value follows, memo opcodes apart, as a string
+# with its length before it: SHORT_BINUNICODE has one byte of length, BINUNICODE four.
+_VERSION = re.compile(rb"_sklearn_version.{0,8}?(?:\x8c(.)|X(.)\0\0\0)", re.DOTALL)
 _MOST_BYTES = 256 << 20
 
 
 def pickled_version(file: Path) -> str | None:
     """The version of scikit-learn named in `file`, plain or zlib-compressed; None when there is none to be found."""
     with file.open("rb") as stream:
-        content = stream.read(_MOST_BYTES)
-    if found := _VERSION.search(_decompressed(content)):
-        return found.group(1).decode()
-    return None
+        content = _decompressed(stream.read(_MOST_BYTES))
+    found = _VERSION.search(content)
+    if found is None:
+        return None
+    length = (found.group(1) or found.group(2))[0]
+    return content[found.end() : found.end() + length].decode("ascii", "replace")
 
 
 def _decompressed(content: bytes) -> bytes:

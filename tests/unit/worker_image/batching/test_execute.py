@@ -20,7 +20,7 @@ def part(*rows: list[float]) -> Part:
 def double(inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
     if (inputs["x"] < 0).any():
         raise ValueError("negative")
-    return {name: inputs["x"] * 2 for name in outputs}
+    return dict.fromkeys(outputs, inputs["x"] * 2)
 
 
 class TestExecute:

@@ -28,7 +28,7 @@ class SlowDouble:
         self.batches.append(len(inputs["x"]))
         self.is_inside.set()
         assert self.may_go.wait(10)
-        return {name: inputs["x"] * 2 for name in outputs}
+        return dict.fromkeys(outputs, inputs["x"] * 2)
 
 
 @contextmanager

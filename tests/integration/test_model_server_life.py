@@ -1,0 +1,269 @@
+"""From start to end of a model server: phases, every way a model can fail to load, draining. Real processes and signals."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import sklearn
+
+from tests.fakes import models
+from tests.fakes.replica import Replica, ready_replica, until_deadline
+
+SLOW = """
+import pathlib, time
+
+class Model:
+    inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+
+    def load(self, path):
+        self.gate = pathlib.Path(path).parent / "go"
+
+    def predict(self, inputs):
+        if inputs["x"][0] == 0:
+            return inputs["x"]
+        print("predicting", flush=True)
+        while not self.gate.exists():
+            time.sleep(0.01)
+        return inputs["x"] * 2
+"""
+ONE = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}
+
+
+def settings(**values: Any) -> str:
+    return json.dumps(values)
+
+
+def loading(directory: Path, body: str) -> Path:
+    return models.python(
+        directory,
+        f"class Model:\n    def load(self, path):\n        {body}\n    def predict(self, inputs): return inputs",
+    )
+
+
+def failure(replica: Replica) -> tuple[int, str, str]:
+    """Exit code, code and reason of the last line, which must be the event of the contract and nothing else."""
+    code = replica.exit_code()
+    event = json.loads(replica.log.splitlines()[-1])
+    assert event.keys() == {"event", "reason", "code"}
+    assert event["event"] == "model failed"
+    return code, event["code"], event["reason"]
+
+
+class TestLoading:
+    def test_listens_before_the_model_is_loaded_and_says_what_it_does(self, tmp_path: Path) -> None:
+        directory = loading(tmp_path / "slow", "import time; time.sleep(60)")
+        with Replica(directory, backend="python") as replica:
+            replica.wait_until("/v2/health/live", 200)
+            for _ in until_deadline():
+                answer = httpx.get(f"{replica.url}/v2/health/ready")
+                if answer.json()["phase"] == "loading":
+                    break
+
+            assert answer.status_code == 503
+            assert answer.json().keys() == {"phase", "seconds", "error"}
+            assert replica.infer(ONE).json()["code"] == "NOT_READY"
+            assert httpx.get(f"{replica.url}/v2/models/iris").status_code == 503
+            assert httpx.get(f"{replica.url}/v1/models/iris").json()["model_version_status"][0]["state"] == "LOADING"
+
+    def test_reports_the_seconds_of_each_phase(self, tmp_path: Path) -> None:
+        with ready_replica(models.iris(tmp_path / "iris")) as replica:
+            loaded = next(event for event in replica.events() if event["event"] == "model loaded")
+
+        assert loaded["phases"].keys() == {"importing_s", "loading_s", "warming_s"}
+
+    def test_warms_up_with_the_recorded_request(self, tmp_path: Path) -> None:
+        directory = models.python(
+            tmp_path / "picky",
+            """
+            class Model:
+                inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+                def load(self, path): ...
+                def predict(self, inputs):
+                    assert inputs["x"][0] == 7
+                    print("warmed with seven")
+                    return inputs["x"]
+            """,
+        )
+        (directory / "warmup.json").write_text(json.dumps({"inputs": [{**ONE, "data": [7.0]}]}))
+        with ready_replica(directory, backend="python") as replica:
+            assert "warmed with seven" in replica.log
+
+    def test_sigterm_while_loading_ends_it_at_once(self, tmp_path: Path) -> None:
+        directory = loading(tmp_path / "slow", "print('sleeping', flush=True); import time; time.sleep(60)")
+        with Replica(directory, backend="python") as replica:
+            replica.wait_for_line("sleeping")
+
+            replica.terminate()
+
+            assert replica.exit_code() == 0
+
+
+class TestFailures:
+    """Each ends in the exit code of docs/CONTRACTS.md and in one sentence."""
+
+    def fails(self, directory: Path, *, backend: str = "python", **environ: str) -> tuple[int, str, str]:
+        with Replica(directory, backend=backend, **environ) as replica:
+            return failure(replica)
+
+    def test_artifact_missing(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(tmp_path / "none", backend="sklearn")
+
+        assert (code, name) == (65, "ARTIFACT_MISSING")
+        assert "no such directory" in reason
+
+    def test_artifact_truncated(self, tmp_path: Path) -> None:
+        file = models.iris(tmp_path / "iris") / "model.joblib"
+        file.write_bytes(file.read_bytes()[:200])
+
+        code, name, reason = self.fails(tmp_path / "iris", backend="sklearn")
+
+        assert (code, name) == (65, "ARTIFACT_UNREADABLE")
+        assert "may be truncated" in reason
+
+    def test_artifact_of_another_scikit_learn(self, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        raw = pickle.dumps(models.iris_estimator(), protocol=4)
+        here = sklearn.__version__.encode()
+        other = b"0" + here[1:] if here[:1] != b"0" else b"9" + here[1:]
+        (tmp_path / "old" / "model.pkl").write_bytes(raw.replace(here, other))
+
+        code, name, reason = self.fails(tmp_path / "old", backend="sklearn")
+
+        assert (code, name) == (65, "VERSION_SKEW")
+        assert other.decode() in reason
+        assert here.decode() in reason
+
+    def test_model_raises_in_load(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(loading(tmp_path / "m", "raise RuntimeError('no licence')"))
+
+        assert (code, name) == (70, "MODEL_RAISED")
+        assert "RuntimeError: no licence while it was loaded (model.py:3)" in reason
+
+    def test_model_exits_in_load(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(loading(tmp_path / "m", "raise SystemExit(3)"))
+
+        assert (code, name) == (70, "MODEL_RAISED")
+        assert "SystemExit: 3" in reason
+
+    def test_model_hangs_in_load(self, tmp_path: Path) -> None:
+        directory = loading(tmp_path / "m", "import time; time.sleep(60)")
+
+        code, name, reason = self.fails(directory, MODELFLEET_SETTINGS=settings(load_timeout_s=1.0))
+
+        assert (code, name) == (71, "LOAD_TIMEOUT")
+        assert "still loading after 1 s" in reason
+
+    def test_model_hangs_in_native_code_that_holds_the_interpreter(self, tmp_path: Path) -> None:
+        directory = loading(tmp_path / "m", "import ctypes; ctypes.PyDLL(None).sleep(60)")
+        with Replica(directory, backend="python", MODELFLEET_SETTINGS=settings(load_timeout_s=1.0)) as replica:
+            assert replica.exit_code() == 1
+            assert "model.py" in replica.log
+
+    def test_model_needs_more_memory_than_there_is(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(loading(tmp_path / "m", "raise MemoryError"))
+
+        assert (code, name) == (70, "OUT_OF_MEMORY")
+        assert "raise `resources.memory`" in reason
+
+    def test_model_raises_in_its_warm_up(self, tmp_path: Path) -> None:
+        source = """
+        class Model:
+            inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+            def load(self, path): ...
+            def predict(self, inputs): return 1 / 0
+        """
+
+        code, name, reason = self.fails(models.python(tmp_path / "m", source))
+
+        assert (code, name) == (70, "MODEL_RAISED")
+        assert "warm-up: the model raised ZeroDivisionError" in reason
+        assert "warmup.json" in reason
+
+    def test_unknown_backend(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(tmp_path, backend="tensorflow")
+
+        assert (code, name) == (64, "UNKNOWN_BACKEND")
+        assert "it is one of sklearn, onnx, lightgbm, python" in reason
+
+    def test_bad_settings(self, tmp_path: Path) -> None:
+        code, name, reason = self.fails(tmp_path, MODELFLEET_SETTINGS="{")
+
+        assert (code, name) == (64, "BAD_SETTINGS")
+        assert "MODELFLEET_SETTINGS" in reason
+
+    def test_port_in_use(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+
+            code, name, reason = self.fails(tmp_path, MODELFLEET_PORT=port)
+
+        assert (code, name) == (64, "BAD_SETTINGS")
+        assert f"127.0.0.1:{port}: cannot listen there" in reason
+
+
+class TestDraining:
+    def test_finishes_what_it_accepted_refuses_what_is_new_and_exits_zero(self, tmp_path: Path) -> None:
+        with (
+            ready_replica(models.python(tmp_path / "slow", SLOW), backend="python") as replica,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            inside = pool.submit(replica.infer, ONE)
+            replica.wait_for_line("predicting")
+
+            replica.terminate()
+            draining = replica.wait_until("/v2/health/ready", 503)
+            refused = replica.infer(ONE)
+            (tmp_path / "go").touch()
+
+            assert draining.json()["phase"] == "draining"
+            assert (refused.status_code, refused.json()["code"]) == (503, "NOT_READY")
+            assert refused.headers["retry-after"] == "1"
+            assert inside.result().json()["outputs"][0]["data"] == [2.0]
+            assert replica.exit_code() == 0
+
+    def test_does_not_wait_longer_than_the_drain_timeout(self, tmp_path: Path) -> None:
+        directory = models.python(tmp_path / "slow", SLOW)
+        limit = settings(drain_timeout_s=0.3)
+        with (
+            ready_replica(directory, backend="python", MODELFLEET_SETTINGS=limit) as replica,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            inside = pool.submit(replica.infer, ONE)
+            replica.wait_for_line("predicting")
+
+            replica.terminate()
+
+            assert replica.exit_code() == 0
+            assert isinstance(inside.exception(), httpx.TransportError)
+            drained = replica.events()[-1]
+            assert (drained["event"], drained["level"], drained["in_flight"]) == ("drained", "warning", 1)
+
+    def test_an_idle_server_ends_at_once(self, tmp_path: Path) -> None:
+        with ready_replica(models.iris(tmp_path / "iris")) as replica, httpx.Client() as idle:
+            idle.get(f"{replica.url}/v2/health/live")
+
+            replica.terminate()
+
+            assert replica.exit_code() == 0
+
+
+class TestHangingPrediction:
+    def test_leaves_liveness_and_metadata_answering(self, tmp_path: Path) -> None:
+        with (
+            ready_replica(models.python(tmp_path / "slow", SLOW), backend="python") as replica,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            inside = pool.submit(replica.infer, ONE)
+            replica.wait_for_line("predicting")
+
+            assert httpx.get(f"{replica.url}/v2/health/live").status_code == 200
+            assert httpx.get(f"{replica.url}/v2/models/iris").status_code == 200
+
+            (tmp_path / "go").touch()
+            assert inside.result().status_code == 200

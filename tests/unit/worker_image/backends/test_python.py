@@ -1,0 +1,90 @@
+"""Classes of the user's own: what they may leave out, and what is said of one that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fakes import models
+from worker_image.server.backends.python import load
+from worker_image.server.errors import ModelFailed
+
+ECHO = """
+class Model:
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
+    outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]
+
+    def load(self, path):
+        self.path = path
+
+    def predict(self, inputs):
+        return inputs["x"]
+"""
+
+
+def refused(directory: Path) -> ModelFailed:
+    with pytest.raises(ModelFailed) as failed:
+        load(directory, 1)
+    return failed.value
+
+
+class TestPython:
+    def test_names_a_single_array_after_the_declared_output(self, tmp_path: Path) -> None:
+        model = load(models.python(tmp_path, ECHO), 1)
+
+        assert list(model.predict({"x": np.ones((1, 2), np.float32)}, ("y",))) == ["y"]
+        assert model.signature.inputs[0].shape == (-1, 2)
+
+    def test_needs_no_metadata(self, tmp_path: Path) -> None:
+        model = load(
+            models.python(
+                tmp_path,
+                """
+                class Model:
+                    def load(self, path): ...
+                    def predict(self, inputs): return {"a": [1], "b": ["text"]}
+                """,
+            ),
+            1,
+        )
+
+        assert list(model.predict({}, ())) == ["a", "b"]
+        assert model.warmup() is None
+
+    def test_imports_modules_that_lie_beside_it(self, tmp_path: Path) -> None:
+        (tmp_path / "beside_model_py.py").write_text("FACTOR = 3")
+        source = "from beside_model_py import FACTOR\n" + ECHO.replace('inputs["x"]', 'inputs["x"] * FACTOR')
+
+        model = load(models.python(tmp_path, source), 1)
+
+        assert model.predict({"x": np.ones((1, 2))}, ("y",))["y"].tolist() == [[3.0, 3.0]]
+
+    def test_warms_up_with_its_own_example(self, tmp_path: Path) -> None:
+        model = load(models.python(tmp_path, ECHO + "\n    warmup_example = {'x': [[1, 2]]}\n"), 1)
+
+        inputs = model.warmup()
+
+        assert inputs is not None
+        assert inputs["x"].dtype == np.float32
+
+    @pytest.mark.parametrize(
+        ("source", "code", "words"),
+        [
+            ("class Model:\n  def load(self", "ARTIFACT_UNREADABLE", "is not Python"),
+            ("import no_such_package", "MODULE_MISSING", "needs the Python module 'no_such_package'"),
+            ("x = 1", "ARTIFACT_UNREADABLE", "has no class Model"),
+            ("class Model:\n  def load(self, path): ...", "ARTIFACT_UNREADABLE", "class Model has no predict()"),
+            (ECHO.replace("FP32", "FLOAT"), "ARTIFACT_UNREADABLE", "datatype 'FLOAT' is not one of"),
+            (ECHO.replace('"shape": [-1, 2]', '"size": 2'), "ARTIFACT_UNREADABLE", "Model.inputs"),
+        ],
+    )
+    def test_says_what_is_wrong_with_model_py(self, tmp_path: Path, source: str, code: str, words: str) -> None:
+        failed = refused(models.python(tmp_path, source))
+
+        assert (failed.code, failed.exit_code) == (code, 65)
+        assert words in failed.reason
+
+    def test_says_when_model_py_is_missing(self, tmp_path: Path) -> None:
+        assert "holds no model.py" in refused(tmp_path).reason
