@@ -1,0 +1,80 @@
+"""What every test may rely on: the `docker` marker, no way out of the machine, and names and ports of one's own.
+
+A test that needs a Docker Engine is marked `docker`. Without an engine it fails where one is required (CI, or
+MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. Tests under unit/ and protocol/ may connect
+to this machine alone. Nothing here starts anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+import pytest
+
+TESTS = Path(__file__).parent
+LOOPBACK = ["127.0.0.0/8", "::1"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(TESTS / "unit") or item.path.is_relative_to(TESTS / "protocol"):
+            item.add_marker(pytest.mark.allow_hosts(LOOPBACK))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and (complaint := engine_complaint()):
+        sentence = f"no Docker Engine answers ({complaint}); start one with `make engine`"
+        if os.environ.get("CI") or os.environ.get("MODELFLEET_TEST_DOCKER") == "required":
+            pytest.fail(sentence, pytrace=False)
+        pytest.skip(sentence)
+
+
+@functools.cache
+def engine_complaint() -> str:
+    """Why no Docker Engine can be used, "" if one answers. Asked once a run."""
+    try:
+        client = docker.from_env(timeout=10)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except docker.errors.DockerException as exc:
+        return str(exc)
+    return ""
+
+
+@pytest.fixture
+def cluster() -> str:
+    """A cluster name that no other test or person uses on this engine."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """An empty state directory, private as the control plane would make it."""
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives a port that nobody listens on; each call another one."""
+    given: set[int] = set()
+
+    def pick() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in given:
+                given.add(port)
+                return port
+
+    return pick
