@@ -78,7 +78,8 @@ install_packages() {
   rm -f "$log"
 }
 
-apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; }
+# With what the packages recommend: an engine without apparmor's tools cannot start a container where the kernel has it on.
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y "$@"; }
 
 # Starts dockerd unless one is on its way up. One that is still ending after a kill is waited for, then replaced.
 bring_up() {
@@ -141,7 +142,8 @@ offer_base_image() {
 }
 
 has_base_image() {
-  docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || timeout 15 docker manifest inspect "$BASE_IMAGE" >/dev/null 2>&1
+  docker image inspect "$BASE_IMAGE" >/dev/null 2>&1 || docker image ls -q modelfleet/base | grep -q . ||
+    timeout 15 docker manifest inspect "$BASE_IMAGE" >/dev/null 2>&1
 }
 
 stop() {
