@@ -27,7 +27,7 @@ class Model:
     def predict(self, inputs):
         if inputs["x"][0] == 0:
             return inputs["x"]
-        print("predicting", flush=True)
+        print("predicting")
         while not self.gate.exists():
             time.sleep(0.01)
         return inputs["x"] * 2
@@ -95,7 +95,7 @@ class TestLoading:
             assert "warmed with seven" in replica.log
 
     def test_sigterm_while_loading_ends_it_at_once(self, tmp_path: Path) -> None:
-        directory = loading(tmp_path / "slow", "print('sleeping', flush=True); import time; time.sleep(60)")
+        directory = loading(tmp_path / "slow", "print('sleeping'); import time; time.sleep(60)")
         with Replica(directory, backend="python") as replica:
             replica.wait_for_line("sleeping")
 

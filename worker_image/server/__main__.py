@@ -6,6 +6,7 @@ once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -32,6 +33,9 @@ def main() -> int:
     from worker_image.server.lifecycle import serve
 
     log.route_library_logs()
+    # What the model prints is wanted when it is printed, not when a buffer is full.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve(settings, started))

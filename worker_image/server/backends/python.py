@@ -56,7 +56,9 @@ class PythonModel:
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
         answer = self._named(self._model.predict(inputs))
         if missing := [name for name in outputs if name not in answer]:
-            raise RuntimeError(f"predict() returned {sorted(answer)}, without the output {missing[0]!r}")
+            said = f"predict() returned {sorted(answer)}, without the output {missing[0]!r}"
+            # A declared output that is not there is the model's fault; a name that nobody declared is the caller's.
+            raise RuntimeError(said) if missing[0] in self._outputs else ValueError(said)
         return {name: answer[name] for name in outputs} if outputs else answer
 
     def warmup(self) -> Tensors | None:
