@@ -1,7 +1,8 @@
 """The `Engine` protocol: what the control plane needs from whatever runs replicas.
 
 Its adapters (`docker_engine.py`, `process_engine.py`) pass the same contract tests. Every call blocks: the loops
-run them on threads, never on the event loop. A call that cannot know raises `EngineUnavailable`; it never answers with an empty list. Only what carries our cluster's labels is seen or touched.
+run them on threads, never on the event loop. A call that cannot know raises `EngineUnavailable`; it never answers
+with an empty list. Only what carries our cluster's labels is seen or touched.
 """
 
 from __future__ import annotations

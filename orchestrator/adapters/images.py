@@ -1,0 +1,185 @@
+"""Worker images: which one a version runs in, and how it comes to be on the engine, once per content.
+
+An image of ours is named by its content (the shipped `worker_image` package, the base image's id, a version's
+requirements), so its name is known before it is built and says whether it must be. `_base_image.py` finds the base.
+What this host needs to reach its package index goes into build stages only, never into the image that runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, ImageNotFound
+
+from orchestrator.adapters._base_image import BaseImage
+from orchestrator.adapters._build_context import (
+    backend_problem,
+    build_secrets,
+    content_digest,
+    context_tar,
+    host_environ,
+    worker_package,
+)
+from orchestrator.adapters._docker_calls import DockerCalls, explain
+from orchestrator.adapters._docker_create import LABEL
+from orchestrator.adapters._locks import file_lock
+from orchestrator.adapters.engine import Progress, RuntimeBuildFailed, RuntimeRequest
+
+REPOSITORY = "modelfleet/worker"
+LAST_LINES = 20
+# Silence between two lines of a build: pip resolving and a large wheel on a slow line are silent for minutes.
+BUILD_SILENCE_S = 900.0
+PULL_SILENCE_S = 120.0
+_DISK_FULL = ("no space left on device", "enospc", "disk quota exceeded")
+
+
+class ImageBuilder:
+    """Names, builds and pulls images. `base_image` as the manifest or MODELFLEET_BASE_IMAGE names it."""
+
+    def __init__(
+        self, state_dir: Path, base_image: str | None, calls: DockerCalls, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._state = state_dir / "images"
+        self._calls = calls
+        self._environ = host_environ() if environ is None else environ
+        configured = base_image or self._environ.get("MODELFLEET_BASE_IMAGE") or ""
+        self._base = BaseImage(self._state, configured, calls)
+
+    def runtime_id(self, request: RuntimeRequest) -> str:
+        if request.image:
+            return self._image_id(request.image) or request.image
+        return self.worker_name(request.backend, request.requirements)
+
+    def worker_name(self, backend: str, requirements: bytes = b"") -> str:
+        if problem := backend_problem(backend):
+            raise RuntimeBuildFailed(problem)
+        digest = content_digest(worker_package(), backend.encode(), self._base.identity().encode(), requirements)
+        return f"{REPOSITORY}-{backend}:{digest}"
+
+    def ensure(self, request: RuntimeRequest, progress: Progress | None = None) -> str:
+        if request.image:
+            return self._ensure_custom(request.image, progress or _silent)
+        return self.ensure_worker(request.backend, request.requirements, progress)
+
+    def ensure_worker(self, target: str, requirements: bytes = b"", progress: Progress | None = None) -> str:
+        """The name of a built image for this backend, with a version's own requirements where it brings some."""
+        say = progress or _silent
+        base = self._base.ensure(say)
+        name = self.worker_name(target, requirements)
+        if self._image_id(name):
+            return name
+        parent = self.ensure_worker(target, b"", progress) if requirements else ""
+        with file_lock(self._state / f"{name.rpartition(':')[2]}.lock"):
+            if not self._image_id(name):
+                if parent:
+                    self._build_derived(name, parent, requirements, say)
+                else:
+                    self._build(name, target, "worker_image/Dockerfile", {"BASE": base}, {}, say)
+        return name
+
+    def ensure_examples(self, progress: Progress | None = None) -> str:
+        """The image that trains the example models. Built anew only when its files or the base changed."""
+        say = progress or _silent
+        base = self._base.ensure(say)
+        package = worker_package()
+        examples = b"".join(path.read_bytes() for path in sorted((package / "examples").rglob("*.py")))
+        name = f"{REPOSITORY}-examples:{content_digest(package, base.encode(), examples)}"
+        with file_lock(self._state / "examples.lock"):
+            if not self._image_id(name):
+                self._build(name, "examples", "worker_image/Dockerfile", {"BASE": base}, {}, say)
+        return name
+
+    def _ensure_custom(self, image: str, say: Progress) -> str:
+        if found := self._image_id(image):
+            return found
+        say(f"pulling {image}")
+        with self._calls.during(f"pull {image}"):
+            try:
+                self._calls.with_timeout(PULL_SILENCE_S).pull(image)
+            except APIError as exc:
+                raise RuntimeBuildFailed(
+                    f"image {image!r}: not found locally and pull failed: {explain(exc)}; "
+                    f"check the name, build it here, or log in to its registry with `docker login`"
+                ) from exc
+        found = self._image_id(image)
+        if not found:
+            raise RuntimeBuildFailed(f"image {image!r}: pulled, but the engine does not find it; name it with its tag")
+        return found
+
+    def _image_id(self, image: str) -> str:
+        """The id of a local image, "" where there is none."""
+        with self._calls.during(f"look for the image {image}"):
+            try:
+                return str(self._calls.quick.inspect_image(image)["Id"])
+            except ImageNotFound:
+                return ""
+            except APIError as exc:
+                if exc.status_code in (400, 404):  # not a name that an image can have
+                    return ""
+                raise
+
+    def _build_derived(self, name: str, parent: str, requirements: bytes, say: Progress) -> None:
+        extra = {"requirements.txt": requirements}
+        self._build(name, "", "worker_image/Dockerfile.requirements", {"PARENT": parent}, extra, say)
+
+    def _build(
+        self,
+        name: str,
+        target: str,
+        dockerfile: str,
+        arguments: dict[str, str],
+        extra: dict[str, bytes],
+        say: Progress,
+    ) -> None:
+        say(f"building {name}")
+        context = context_tar(worker_package(), {**extra, **build_secrets(self._environ)})
+        with self._calls.during(f"build {name}"):
+            try:
+                output = self._calls.slow.build(
+                    fileobj=context,
+                    custom_context=True,
+                    dockerfile=dockerfile,
+                    buildargs=arguments,
+                    target=target or None,
+                    tag=name,
+                    labels={f"{LABEL}.role": "worker-image"},
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                    timeout=BUILD_SILENCE_S,
+                )
+                _follow_build(name, output, say)
+            except APIError as exc:
+                raise RuntimeBuildFailed(build_sentence(name, explain(exc), ())) from exc
+
+
+def build_sentence(name: str, error: str, lines: Iterable[str]) -> str:
+    """What failed and why, with the last lines of the output below it."""
+    tail = list(lines)
+    text = "\n".join([error, *tail]).lower()
+    if any(sign in text for sign in _DISK_FULL):
+        what = (
+            f"{name}: cannot be built: the disk is full; free space where Docker keeps its data (`docker image prune`)"
+        )
+    else:
+        what = f"{name}: cannot be built: {error}; the last lines of the build say why"
+    return "\n".join([what, *(f"  {line}" for line in tail)])
+
+
+def _follow_build(name: str, output: Iterable[dict[str, Any]], say: Callable[[str], None]) -> None:
+    lines: deque[str] = deque(maxlen=LAST_LINES)
+    for told in output:
+        for line in str(told.get("stream", "")).splitlines():
+            if line.strip():
+                lines.append(line.rstrip())
+            if line.startswith("Step "):
+                say(f"building {name}: {line.removeprefix('Step ').split(' : ')[0]}")
+        if "error" in told:
+            raise RuntimeBuildFailed(build_sentence(name, str(told["error"]).strip(), lines))
+
+
+def _silent(sentence: str, /) -> None:
+    """Progress for nobody."""
