@@ -69,13 +69,11 @@ def _check_link(path: Path, real_root: Path) -> None:
     target = path.resolve()
     if not target.is_relative_to(real_root):
         raise UserError(
-            f"source {path}: a symbolic link to {os.readlink(path)}; links must stay inside the source, because only it "
-            f"is copied; put the file itself there"
+            f"source {path}: a symbolic link to {os.readlink(path)}; links must stay inside the source, as only "
+            f"that is copied; put the file itself there"
         )
     if path.parent.resolve().is_relative_to(target):
-        raise UserError(
-            f"source {path}: a symbolic link to a directory that holds it; the tree never ends; remove it"
-        )
+        raise UserError(f"source {path}: a symbolic link to a directory that holds it; the tree never ends; remove it")
 
 
 def _tree_file(name: str, path: Path) -> TreeFile:

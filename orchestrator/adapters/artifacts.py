@@ -24,7 +24,7 @@ import fsspec
 from orchestrator.adapters._digest_cache import DigestCache
 from orchestrator.adapters._locks import file_lock
 from orchestrator.adapters._tree_digest import CHUNK_BYTES, TreeFile, file_digest, tree_digest, tree_files
-from orchestrator.core.errors import UnavailableError, UserError
+from orchestrator.core.errors import NotFoundError, UnavailableError, UserError
 
 _PROGRESS_STEP_BYTES = 256 * 1024 * 1024
 
@@ -65,6 +65,13 @@ class ArtifactStore:
             if local is None:
                 return self._fetch_remote(source, say)
             return self._fetch_local(source, local, say)
+
+    def path(self, digest: str) -> Path:
+        """Where a stored artifact lies. Raises `NotFoundError`."""
+        path = self.root / digest
+        if not digest or not path.is_dir():
+            raise NotFoundError(f"artifact {digest[:12]}: not in {self.root}; it was removed; apply again to fetch it")
+        return path
 
     def find(self, digest: str) -> Artifact | None:
         """What an earlier fetch stored, without looking at its source."""
