@@ -1,0 +1,96 @@
+"""The gateway's settings: config.json of the control plane, or flags when it runs alone.
+
+Read once, checked, passed in. Every message names the file, the field, what was there and the rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class ConfigError(ValueError):
+    """Settings that the gateway cannot start with; the sentence is for the person who wrote them."""
+
+
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 50)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client or replica may ask of the gateway at most.
+
+    `buffer_bytes`: bodies up to this size are taken in whole before a replica is asked, so that a slow client holds no
+    slot and the request can be sent again; longer ones are streamed. `header_timeout_s` runs from a head's first byte,
+    `body_timeout_s` between two pieces of a body, `idle_timeout_s` between two requests of a connection.
+    """
+
+    head_bytes: Bytes = 32_768
+    fields: Annotated[int, Meta(ge=8, le=10_000)] = 100
+    target_bytes: Bytes = 8_192
+    body_bytes: Bytes = 64 << 20
+    buffer_bytes: Bytes = 1 << 20
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    header_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 30.0
+    idle_timeout_s: Seconds = 75.0
+    drain_timeout_s: Seconds = 30.0
+    upstream_connect_timeout_s: Seconds = 2.0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One gateway. Tables come from `control_url` (with `token_file`) or, alone, from `table_file`."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 8082
+    control_url: str = ""
+    token_file: str = ""
+    table_cache: str = ""
+    table_file: str = ""
+    limits: Limits = Limits()
+    log_file: str = ""
+
+
+def read_config(path: Path) -> Config:
+    """Raises `ConfigError`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"{path}: {(exc.strerror or str(exc)).lower()}; it must be a readable JSON file") from exc
+    try:
+        config = msgspec.json.decode(raw, type=Config)
+    except msgspec.DecodeError as exc:
+        raise ConfigError(f"{path}: {exc}; correct the field") from exc
+    check(config, str(path))
+    return config
+
+
+def check(config: Config, source: str) -> None:
+    """Raises `ConfigError` at the first field that contradicts another."""
+    if bool(config.control_url) == bool(config.table_file):
+        raise ConfigError(f"{source}: exactly one of control_url and table_file says where tables come from; set one")
+    if config.control_url and not config.token_file:
+        raise ConfigError(f"{source}: token_file is missing; control_url needs a bearer token; name the file")
+    if config.control_url and not config.control_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{source}: control_url: {config.control_url!r} is not an http:// or https:// URL; correct it"
+        )
+    if config.limits.target_bytes > config.limits.head_bytes:
+        raise ConfigError(
+            f"{source}: limits.target_bytes: {config.limits.target_bytes} is above head_bytes "
+            f"({config.limits.head_bytes}); a target is a part of the head; lower it or raise head_bytes"
+        )
+
+
+def limits_from(values: dict[str, Any], source: str) -> Limits:
+    """Limits from flags; those left out keep their default. Raises `ConfigError`."""
+    try:
+        return msgspec.convert(values, Limits)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"{source}: {exc}; correct the flag") from exc

@@ -1,0 +1,83 @@
+"""What each side is sent: heads rebuilt from parsed parts, never copied.
+
+Owns the bytes of the upstream request and of the downstream response. The part that depends on the peer's head alone is
+made once and kept beside the parsed head; what differs for each request is added in one format.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from router.core.errors import STATUS_TEXT, Refusal
+from router.core.framing import RequestHead, ResponseHead
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+# HTTP/1.1 requires a Host where the HTTP/1.0 client sent none.
+_NO_HOST: Final = b"modelfleet"
+
+
+def request_prefix(head: RequestHead, path: bytes, peer: bytes, scheme: bytes) -> bytes:
+    """The request line and all fields but those of `request_suffix`."""
+    forwarded = head.read.get(b"x-forwarded-for")
+    lines = [
+        b"%b %b%b HTTP/1.1" % (head.method, path, head.query),
+        b"host: " + (head.host or _NO_HOST),
+        *head.fields,
+        b"x-forwarded-for: " + (forwarded + b", " + peer if forwarded else peer),
+        b"x-forwarded-proto: " + scheme,
+        b"",
+    ]
+    return b"\r\n".join(lines)
+
+
+def request_suffix(request_id: bytes, left_ms: int, length: int, method: bytes) -> bytes:
+    """The fields of one request and the end of its head. `length` -1 announces chunks."""
+    if length < 0:
+        framing = b"transfer-encoding: chunked\r\n"
+    elif length or method in (b"POST", b"PUT", b"PATCH"):
+        framing = b"content-length: %d\r\n" % length
+    else:
+        framing = b""
+    return b"x-request-id: %b\r\nx-request-timeout-ms: %d\r\n%b\r\n" % (request_id, left_ms, framing)
+
+
+def response_prefix(head: ResponseHead) -> bytes:
+    """The status line and the replica's fields."""
+    return b"\r\n".join((b"HTTP/1.1 %d %b" % (head.status, head.reason), *head.fields, b""))
+
+
+def interim(head: ResponseHead) -> bytes:
+    """A 1xx answer, rebuilt."""
+    return response_prefix(head) + b"\r\n"
+
+
+def response_suffix(
+    request_id: bytes, version: bytes, queue_ms: float, model_ms: float, framing: bytes, connection: bytes
+) -> bytes:
+    """The gateway's own fields and the end of the head. `framing` and `connection` are whole lines or empty."""
+    return b"x-request-id: %b\r\nx-model-version: %b\r\nserver-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b%b\r\n" % (
+        request_id, version, queue_ms, model_ms, framing, connection,
+    )  # fmt: skip
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def refusal_response(refusal: Refusal, request_id: str, *, is_head: bool, connection: bytes) -> bytes:
+    retry = b"retry-after: %d\r\n" % refusal.retry_after_s if refusal.retry_after_s else b""
+    body = refusal.body(request_id)
+    return own_response(refusal.status, body, request_id, is_head=is_head, connection=connection, extra=retry)
+
+
+def own_response(
+    status: int, body: bytes, request_id: str, *, is_head: bool = False, connection: bytes = b"", extra: bytes = b""
+) -> bytes:
+    """An answer of the gateway itself: JSON, with its length."""
+    return (
+        b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nx-request-id: %b\r\n%b%bcontent-length: %d\r\n\r\n%b"
+        % (status, STATUS_TEXT[status], request_id.encode(), extra, connection, len(body), b"" if is_head else body)
+    )

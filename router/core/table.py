@@ -1,0 +1,155 @@
+"""The routing table, prepared for look-ups, and the replicas that requests are in.
+
+Owns `Fleet`: what is routed now. A contract `Table` is taken over model by model (`apply` is a generator, so that
+10,000 models stall no request); a request resolves its version once and keeps that `Lane`. Lanes and replicas live from
+table to table as long as something is inside them. Pure: `below` is the random source, and pools are made and closed by
+the callbacks that `proto` passes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from router import contract
+from router.contract import ModelRoute, VersionRoute
+from router.core import errors
+from router.core.admission import Lane
+from router.core.balance import Replica
+from router.core.errors import Refusal
+from router.core.split import Split
+from router.core.target import Target
+
+_MODELS_PER_STEP: Final = 32
+
+ReplicaKey = tuple[str, str, int]
+
+
+class Model:
+    """One model as routed: its lanes by version and by label, and who takes the next unpinned request."""
+
+    __slots__ = ("labels", "lanes", "name", "route", "split")
+
+    def __init__(self, name: str, route: ModelRoute, lanes: dict[str, Lane]) -> None:
+        self.name = name
+        self.route = route
+        self.lanes = lanes
+        self.labels = {label: lanes[version] for label, version in route.labels.items()}
+        self.split = Split(route.weights)
+
+    def resolve(self, version: str, label: str) -> Lane | Refusal:
+        """The lane for a pinned version, a label, or, with neither, by weight."""
+        if version:
+            # A pin may name a label too: clients that can say but one word use it for both.
+            lane = self.lanes.get(version) or self.labels.get(version)
+            return lane or errors.version_not_found(self.name, version, self.lanes)
+        if label:
+            return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
+        chosen = self.split.pick(self._may_take)
+        if not chosen:
+            return errors.takes_no_traffic(self.name, self.lanes)
+        return self.lanes[chosen]
+
+    def _may_take(self, version: str) -> bool:
+        return bool(self.lanes[version].replicas)
+
+
+class Fleet:
+    """Everything routed now. `tag` is that of the table in force, "" before the first."""
+
+    def __init__(
+        self, below: Callable[[int], int], opened: Callable[[Replica], None], closed: Callable[[Replica], None]
+    ) -> None:
+        self.tag = ""
+        self.cluster = ""
+        self.models: dict[str, Model] = {}
+        self.replicas: dict[ReplicaKey, Replica] = {}
+        self.lanes: dict[tuple[str, str], Lane] = {}
+        self._below = below
+        self._opened = opened
+        self._closed = closed
+
+    def resolve(self, target: Target, pin: str) -> Lane | Refusal:
+        """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it."""
+        model = self.models.get(target.model)
+        if model is None:
+            return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
+        return model.resolve(target.version or ("" if target.label else pin), target.label)
+
+    def apply(self, table: contract.Table) -> Iterator[None]:
+        """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""
+        for done, (name, route) in enumerate(table.models.items(), 1):
+            current = self.models.get(name)
+            if current is None or current.route != route:
+                self._apply_model(name, route)
+            if done % _MODELS_PER_STEP == 0:
+                yield
+        for name in [name for name in self.models if name not in table.models]:
+            self._remove_model(name)
+        self.cluster = table.cluster
+        self.tag = table.tag
+
+    def settle(self, replica: Replica) -> None:
+        """Forgets a replica that left the table once nothing is in it. To be called when a request left it."""
+        if replica.retired and not replica.in_flight:
+            self.replicas.pop((replica.id, replica.host, replica.port), None)
+            self._closed(replica)
+
+    def in_flight(self) -> dict[str, int]:
+        """The requests now inside each replica that has any."""
+        counts: dict[str, int] = {}
+        for replica in self.replicas.values():
+            if replica.in_flight:
+                counts[replica.id] = counts.get(replica.id, 0) + replica.in_flight
+        return counts
+
+    def _apply_model(self, name: str, route: ModelRoute) -> None:
+        before = self.models.get(name)
+        old = dict(before.lanes) if before else {}
+        lanes = {version: self._lane(name, version) for version in route.versions}
+        self.models[name] = Model(name, route, lanes)
+        kept = {key for version in route.versions.values() for key in _keys(version)}
+        for version, version_route in route.versions.items():
+            lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)))
+            old.pop(version, None)
+        for lane in old.values():
+            lane.update(_REMOVED, ())
+        if before is not None:
+            self._retire(before.route, kept)
+
+    def _remove_model(self, name: str) -> None:
+        model = self.models.pop(name)
+        for lane in model.lanes.values():
+            lane.update(_REMOVED, ())
+        self._retire(model.route, set())
+
+    def _retire(self, route: ModelRoute, kept: set[ReplicaKey]) -> None:
+        """Retires the replicas of `route` that are not `kept`."""
+        for version in route.versions.values():
+            for key in _keys(version):
+                replica = self.replicas.get(key)
+                if replica is not None and key not in kept:
+                    replica.retired = True
+                    self.settle(replica)
+
+    def _lane(self, model: str, version: str) -> Lane:
+        key = (model, version)
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(model, version, self._below)
+        return lane
+
+    def _replica(self, key: ReplicaKey) -> Replica:
+        replica = self.replicas.get(key)
+        if replica is None:
+            replica = self.replicas[key] = Replica(*key)
+            self._opened(replica)
+        replica.retired = False
+        return replica
+
+
+_REMOVED: Final = VersionRoute(state="removed from the routing table")
+
+
+def _keys(route: VersionRoute) -> list[ReplicaKey]:
+    return [(endpoint.id, endpoint.host, endpoint.port) for endpoint in route.endpoints]

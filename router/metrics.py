@@ -1,0 +1,76 @@
+"""The gateway's metrics in Prometheus' text format. The names are a contract: see DESIGN's table of metrics.
+
+Reads counters that the request path keeps (`core/stats.py`); a scrape costs the request path nothing but its own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
+
+from router.core.admission import Lane
+from router.core.stats import BUCKETS_S, Histogram
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+_BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"]
+
+
+def render(lanes: Iterable[Lane], unrouted: Mapping[int, int], gauges: Mapping[str, tuple[str, float]]) -> bytes:
+    """`unrouted` counts answers that belong to no version; `gauges` are the gateway's own: name -> (help, value)."""
+    shown = [lane for lane in lanes if lane.replicas or lane.stats.codes or lane.queued]
+    lines: list[str] = []
+    _requests(lines, shown, unrouted)
+    _histogram(lines, shown, "modelfleet_request_seconds", "Arrival to last byte.", lambda lane: lane.stats.request_s)
+    _histogram(lines, shown, "modelfleet_queue_seconds", "Waiting for a replica.", lambda lane: lane.stats.queue_s)
+    _histogram(lines, shown, "modelfleet_model_seconds", "Inside a replica.", lambda lane: lane.stats.model_s)
+    _gauge(lines, shown, "modelfleet_inflight", "Requests inside replicas.", lambda lane: lane.in_flight)
+    _gauge(lines, shown, "modelfleet_queued", "Requests that wait for a replica.", lambda lane: lane.queued)
+    _by_reason(lines, shown, "modelfleet_shed_total", "Requests refused.", lambda lane: lane.stats.shed)
+    _by_reason(lines, shown, "modelfleet_retries_total", "Requests sent again.", lambda lane: lane.stats.retries)
+    for name, (text, value) in gauges.items():
+        _header(lines, name, "gauge", text)
+        lines.append(f"{name} {value:g}")
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def _requests(lines: list[str], lanes: list[Lane], unrouted: Mapping[int, int]) -> None:
+    _header(lines, "modelfleet_requests_total", "counter", "Requests answered, by status; 499: the client left.")
+    for lane in lanes:
+        for code, count in sorted(lane.stats.codes.items()):
+            lines.append(f'modelfleet_requests_total{{{_labels(lane)},code="{code}"}} {count}')
+    for code, count in sorted(unrouted.items()):
+        lines.append(f'modelfleet_requests_total{{model="",version="",code="{code}"}} {count}')
+
+
+def _histogram(lines: list[str], lanes: list[Lane], name: str, text: str, of: Callable[[Lane], Histogram]) -> None:
+    _header(lines, name, "histogram", text)
+    for lane in lanes:
+        labels, histogram = _labels(lane), of(lane)
+        total = 0
+        for bound, total in zip(_BOUNDS, accumulate(histogram.counts), strict=True):
+            lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
+        lines.append(f"{name}_sum{{{labels}}} {histogram.total_s:.9g}")
+        lines.append(f"{name}_count{{{labels}}} {total}")
+
+
+def _gauge(lines: list[str], lanes: list[Lane], name: str, text: str, of: Callable[[Lane], int]) -> None:
+    _header(lines, name, "gauge", text)
+    lines.extend(f"{name}{{{_labels(lane)}}} {of(lane)}" for lane in lanes)
+
+
+def _by_reason(
+    lines: list[str], lanes: list[Lane], name: str, text: str, of: Callable[[Lane], Mapping[str, int]]
+) -> None:
+    _header(lines, name, "counter", text)
+    for lane in lanes:
+        lines.extend(f'{name}{{{_labels(lane)},reason="{reason}"}} {n}' for reason, n in sorted(of(lane).items()))
+
+
+def _header(lines: list[str], name: str, kind: str, text: str) -> None:
+    lines.append(f"# HELP {name} {text}")
+    lines.append(f"# TYPE {name} {kind}")
+
+
+def _labels(lane: Lane) -> str:
+    return f'model="{lane.model.translate(_ESCAPES)}",version="{lane.version.translate(_ESCAPES)}"'

@@ -1,0 +1,92 @@
+"""The private port: metrics, health, report and state, for the control plane, Prometheus and people.
+
+GET only, small answers, one request at a time. It must never be reachable from where clients are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from router.core import errors, framing
+from router.core.errors import ProtocolError, Refusal
+from router.core.rewrite import refusal_response
+from router.proto.timers import Alarm
+
+if TYPE_CHECKING:
+    from router.server import Gateway
+
+_HEAD_BYTES: Final = 16_384
+_IDLE_S: Final = 120.0
+
+
+class AdminConnection(asyncio.Protocol):
+    """One connection of the private port."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._transport: asyncio.Transport = cast(Any, None)
+        self._buffer = b""
+        self.deadline = inf
+        self.alarm_due = inf
+        self.alarm: Alarm | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._gateway.admin_connections.add(self)
+        self._stay()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._gateway.admin_connections.discard(self)
+        self._gateway.timers.forget(self)
+
+    def on_deadline(self, now: float) -> None:  # noqa: ARG002
+        self._transport.abort()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0 and not self._transport.is_closing():
+            raw, self._buffer = self._buffer[: end + 2], self._buffer[end + 4 :]
+            self._answer(raw)
+        if len(self._buffer) > _HEAD_BYTES:
+            self._refuse(errors.too_large(431, "the request's head is too long", _HEAD_BYTES))
+
+    def _answer(self, raw: bytes) -> None:
+        self._stay()
+        try:
+            head = framing.parse_request(raw, 100)
+        except ProtocolError as error:
+            self._refuse(error.refusal)
+            return
+        if head.method not in (b"GET", b"HEAD") or head.content_length or head.chunked:
+            self._refuse(Refusal(405, "NOT_SUPPORTED", "this port answers GET without a body"))
+            return
+        found = self._gateway.answer_admin(head.path)
+        if found is None:
+            self._refuse(Refusal(404, "NOT_FOUND", "this port serves /metrics, /healthz, /report and /debug/state"))
+            return
+        kind, body = found
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (kind, len(body), b"" if head.keep_alive else b"connection: close\r\n", _shown(head.method, body))
+        )
+        if not head.keep_alive:
+            self._transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._transport.write(refusal_response(refusal, "-", is_head=False, connection=b"connection: close\r\n"))
+        self._transport.close()
+
+    def _stay(self) -> None:
+        self.deadline = time.monotonic() + _IDLE_S
+        if self.deadline < self.alarm_due:
+            self._gateway.timers.watch(self)
+
+
+def _shown(method: bytes, body: bytes) -> bytes:
+    return b"" if method == b"HEAD" else body

@@ -1,0 +1,370 @@
+"""One request's life between a client and the replicas: admission, sending, retrying, answering, and the end.
+
+Owns the rule that a slot is given back exactly once, on every path. Bytes come from `downstream.py` and
+`upstream.py`; what may be retried is said by `core/retry.py`, who gets a slot by `core/admission.py`.
+
+    QUEUED -> CONNECTING -> SENT -> ANSWERING -> DONE
+    ^------------+-----------+  a failure that may be retried; every phase goes to DONE on failure, deadline or leaving
+"""
+
+from __future__ import annotations
+
+import time
+from enum import IntEnum
+from typing import Any, Final, Protocol, cast
+
+from router.core import errors, rewrite
+from router.core.admission import Lane
+from router.core.balance import Replica
+from router.core.errors import Refusal
+from router.core.framing import ResponseHead
+from router.core.retry import may_retry
+from router.core.table import Fleet
+from router.proto.request import Request
+from router.proto.upstream import ReplicaConnection
+
+# nginx's code for a client that left before its answer; it is counted, never sent.
+CLIENT_LEFT: Final = 499
+
+
+class Phase(IntEnum):
+    """QUEUED also before the start. DONE is final: the slot is given back, nothing more is called."""
+
+    QUEUED = 0
+    CONNECTING = 1
+    SENT = 2
+    ANSWERING = 3
+    DONE = 4
+
+
+class Client(Protocol):
+    """The downstream side, as an exchange sees it."""
+
+    minor: int  # of its HTTP version
+
+    def write(self, data: bytes) -> None: ...
+
+    def connection_line(self) -> bytes:
+        """The `connection` line of an answer that begins now, "" when there is nothing to say."""
+
+    def close_after_answer(self) -> None: ...
+
+    def set_deadline(self, deadline: float) -> None: ...
+
+    def pause_body(self, paused: bool) -> None: ...
+
+    def answered(self) -> None:
+        """The answer is complete."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """There is no answer but this one."""
+
+    def cut(self, visibly: bool) -> None:
+        """The answer broke off. `visibly`: only a reset can tell the client so."""
+
+
+class Exchange:
+    """A request from its admission to its end.
+
+    The client calls `start`, `send_body`, `end_body`, `expire` and `cancel`; lane, pool and connection call the rest.
+    """
+
+    __slots__ = (
+        "_arrived", "_attempts", "_backlog", "_client", "_connection", "_fleet", "_is_whole", "_lane", "_method",
+        "_phase", "_prefix", "_queued_at", "_replica", "_request_id", "_sent_at", "_slot_at", "_upload_length",
+        "_writes_chunks", "deadline", "is_batch", "is_head", "is_sent", "queue_deadline", "status", "tried",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: Client,
+        fleet: Fleet,
+        lane: Lane,
+        request: Request,
+        request_id: bytes,
+        arrived: float,
+        deadline: float,
+    ) -> None:
+        self._client = client
+        self._fleet = fleet
+        self._lane = lane
+        self._method = request.method
+        self._prefix = request.prefix
+        self._request_id = request_id
+        self._arrived = arrived
+        self.deadline = deadline
+        self.queue_deadline = deadline
+        self.is_batch = request.is_batch
+        self.is_head = request.method == b"HEAD"
+        self.tried: tuple[Replica, ...] = ()
+        self.status = 0
+        self._phase = Phase.QUEUED
+        self._attempts = 0
+        self._replica: Replica = cast(Any, None)
+        self._connection: ReplicaConnection | None = None
+        self._queued_at = 0.0
+        self._slot_at = 0.0
+        self._sent_at = 0.0
+        self._backlog: bytes | bytearray = b""  # of the body, framed: what is not sent, or all of it when it is whole
+        self._upload_length = 0
+        self._is_whole = True
+        self.is_sent = True
+        self._writes_chunks = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._phase == Phase.DONE
+
+    @property
+    def is_answering(self) -> bool:
+        return self._phase == Phase.ANSWERING
+
+    @property
+    def next_deadline(self) -> float:
+        return min(self.deadline, self.queue_deadline)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """How much of a streamed body waits for a connection."""
+        return 0 if self._is_whole else len(self._backlog)
+
+    # called by the client
+
+    def start(self, body: bytes, now: float) -> None:
+        """Admits a request whose body is here as a whole."""
+        self._backlog = body
+        self._upload_length = len(body)
+        self._admit(now)
+
+    def start_streaming(self, length: int, now: float) -> None:
+        """Admits a request whose body of `length` bytes (-1: unknown) comes by `send_body` and `end_body`."""
+        self._backlog = bytearray()
+        self._upload_length = length
+        self._is_whole = False
+        self.is_sent = False
+        self._admit(now)
+
+    def send_body(self, data: bytes) -> None:
+        if data and self._phase != Phase.DONE:
+            self._upload(rewrite.chunk(data) if self._upload_length < 0 else data)
+
+    def end_body(self) -> None:
+        self.is_sent = True
+        if self._upload_length < 0 and self._phase != Phase.DONE:
+            self._upload(rewrite.LAST_CHUNK)
+
+    def cancel(self, status: int = CLIENT_LEFT) -> None:
+        """The client left, or its body will never be whole: nobody wants the answer."""
+        if self._phase == Phase.DONE:
+            return
+        phase, self._phase = self._phase, Phase.DONE
+        self._leave(phase)
+        self._count(status, time.monotonic())
+
+    def expire(self, now: float) -> None:
+        """The deadline passed: of the queue when it waits there, else of the request."""
+        phase, self._phase = self._phase, Phase.DONE
+        is_sent = self.is_sent
+        self._leave(phase)
+        if phase == Phase.ANSWERING:
+            self._count(504, now)
+            self._client.cut(visibly=not self._writes_chunks)
+        else:
+            self._answer_refusal(self._expiry(phase, is_sent, now), now)
+
+    def pause_answer(self, paused: bool) -> None:
+        """The client reads slower than the replica writes."""
+        if self._connection is not None and self._phase == Phase.ANSWERING:
+            if paused:
+                self._connection.pause_reading()
+            else:
+                self._connection.resume_reading()
+
+    # called by the lane
+
+    def take_slot(self, replica: Replica) -> None:
+        now = time.monotonic()
+        self._replica = replica
+        self._slot_at = now
+        self._phase = Phase.CONNECTING
+        self.queue_deadline = self.deadline
+        if not self._attempts:
+            self._lane.stats.queue_s.add(now - self._queued_at)
+        self._attempts += 1
+        connection = replica.pool.take()
+        if connection is not None:
+            self._send(connection, now)
+            return
+        self._client.set_deadline(self.deadline)
+        replica.pool.connect(self)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self._phase = Phase.DONE
+        self._answer_refusal(refusal, time.monotonic())
+
+    # called by the pool
+
+    def on_connected(self, connection: ReplicaConnection) -> bool:
+        # A retry may wait for a second connection while the first is still being made.
+        if self._phase != Phase.CONNECTING or connection.replica is not self._replica:
+            return False
+        self._send(connection, time.monotonic())
+        return True
+
+    def on_connect_failed(self, replica: Replica, reason: str) -> None:
+        if self._phase == Phase.CONNECTING and replica is self._replica:
+            self._fail(reason, "connect", was_sent=False)
+
+    # called by the connection
+
+    def on_interim(self, head: ResponseHead) -> None:
+        if self._client.minor:  # RFC 9110 section 15.2: never to HTTP/1.0
+            self._client.write(rewrite.interim(head))
+
+    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
+        self._phase = Phase.ANSWERING
+        self.status = status = head.status
+        now = time.monotonic()
+        length = len(body) if complete else head.content_length
+        framing = b"" if self.is_head or status == 204 or status == 304 else self._framing(length)
+        suffix = rewrite.response_suffix(
+            self._request_id,
+            self._lane.version_bytes,
+            (self._slot_at - self._queued_at) * 1000,
+            (now - self._sent_at) * 1000,
+            framing,
+            self._client.connection_line(),
+        )
+        if complete:
+            self._connection = None  # it is in the pool: the client's back-pressure must not reach it
+            self._client.write(prefix + suffix + body)
+            self._finish(now)
+            return
+        self._client.write(prefix + suffix)
+        self.on_body(body)
+
+    def on_body(self, data: bytes) -> None:
+        if data:
+            self._client.write(rewrite.chunk(data) if self._writes_chunks else data)
+
+    def on_end(self) -> None:
+        self._connection = None
+        if self._writes_chunks:
+            self._client.write(rewrite.LAST_CHUNK)
+        self._finish(time.monotonic())
+
+    def on_broken(self, reason: str, kind: str) -> None:
+        if self._phase == Phase.ANSWERING:
+            self._phase = Phase.DONE
+            self._release()
+            self._count(502, time.monotonic())
+            self._client.cut(visibly=not self._writes_chunks)
+        else:
+            self._fail(reason, kind, was_sent=True)
+
+    def on_upload_paused(self, paused: bool) -> None:
+        self._client.pause_body(paused)
+
+    # steps
+
+    def _admit(self, now: float) -> None:
+        self._queued_at = now
+        replica = self._lane.reserve()
+        if replica is not None:
+            self.take_slot(replica)
+            return
+        refusal = self._lane.enqueue(self)
+        if refusal is not None:
+            self.refuse(refusal)
+            return
+        self.queue_deadline = min(self.deadline, now + self._lane.route.queue_timeout_ms / 1000)
+        self._client.set_deadline(self.queue_deadline)
+
+    def _send(self, connection: ReplicaConnection, now: float) -> None:
+        self._phase = Phase.SENT
+        self._connection = connection
+        self._sent_at = now
+        left_ms = max(1, int((self.deadline - now) * 1000))
+        suffix = rewrite.request_suffix(self._request_id, left_ms, self._upload_length, self._method)
+        connection.start(self, self._prefix + suffix + self._backlog)
+        if self._is_whole:
+            self._client.set_deadline(self.deadline)
+        else:
+            self._backlog = bytearray()
+            self._client.pause_body(False)
+
+    def _upload(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._connection.write(data)
+        else:
+            self._backlog += data
+
+    def _framing(self, length: int) -> bytes:
+        if length >= 0:
+            return b"content-length: %d\r\n" % length
+        if self._client.minor:
+            self._writes_chunks = True
+            return b"transfer-encoding: chunked\r\n"
+        self._client.close_after_answer()  # an HTTP/1.0 client reads until then
+        return b""
+
+    def _finish(self, now: float) -> None:
+        self._phase = Phase.DONE
+        self._lane.stats.model_s.add(now - self._sent_at)
+        self._count(self.status, now)
+        self._release()
+        self._client.answered()
+
+    def _fail(self, reason: str, kind: str, was_sent: bool) -> None:
+        """No answer from this replica: another one, or 502."""
+        self._phase = Phase.QUEUED
+        self._connection = None
+        self.tried = (*self.tried, self._replica)
+        self._release()
+        lane = self._lane
+        allowed = may_retry(
+            was_sent=was_sent, is_whole=self._is_whole, idempotent=lane.route.idempotent, attempts=self._attempts
+        )
+        if allowed and lane.retry(self):
+            lane.stats.retried(kind)
+            return
+        self._phase = Phase.DONE
+        refusal = errors.replica_failed(lane.model, lane.version, reason)
+        self._answer_refusal(refusal, time.monotonic())
+
+    def _leave(self, phase: Phase) -> None:
+        """Takes the request out of wherever it is in `phase`. The slot goes back when the replica lets go of it."""
+        connection, self._connection = self._connection, None
+        if phase == Phase.QUEUED:
+            self._lane.leave(self)
+        elif connection is None:
+            self._release()
+        elif phase == Phase.SENT and self.is_sent:
+            connection.abandon(self._release)
+        else:
+            connection.abort()
+            self._release()
+
+    def _release(self) -> None:
+        replica = self._replica
+        self._lane.release(replica)
+        if replica.retired:
+            self._fleet.settle(replica)
+
+    def _expiry(self, phase: Phase, is_sent: bool, now: float) -> Refusal:
+        lane = self._lane
+        if not is_sent and phase != Phase.QUEUED:
+            return errors.body_deadline()
+        if phase == Phase.QUEUED:
+            lane.stats.shed_one("queue_timeout")
+            return errors.queue_timeout(lane.model, lane.version, now - self._queued_at)
+        if phase == Phase.CONNECTING:
+            return errors.connect_timeout(lane.model, lane.version, now - self._slot_at)
+        return errors.model_timeout(lane.model, lane.version, now - self._sent_at)
+
+    def _answer_refusal(self, refusal: Refusal, now: float) -> None:
+        self._count(refusal.status, now)
+        self._client.refused(refusal)
+
+    def _count(self, status: int, now: float) -> None:
+        self._lane.stats.answered(status, now - self._arrived)

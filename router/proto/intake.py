@@ -1,0 +1,54 @@
+"""A request's body on its way in: decoded, measured, and held until it is whole or too long to hold.
+
+Pure; one object for each request whose body did not come with its head.
+"""
+
+from __future__ import annotations
+
+from router.config import Limits
+from router.core import errors
+from router.core.chunked import ChunkDecoder, LengthDecoder
+from router.core.errors import ProtocolError
+
+
+class Intake:
+    """`length` -1: a chunked body."""
+
+    __slots__ = ("_decoder", "_held", "_limits", "_size", "length")
+
+    def __init__(self, length: int, limits: Limits) -> None:
+        self._decoder = ChunkDecoder() if length < 0 else LengthDecoder(length)
+        self._limits = limits
+        self._held: list[bytes] = []
+        self._size = 0
+        self.length = length
+
+    @property
+    def is_whole(self) -> bool:
+        return self._decoder.done
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the body."""
+        return self._decoder.rest
+
+    @property
+    def is_too_long_to_hold(self) -> bool:
+        return max(self._size, self.length) > self._limits.buffer_bytes
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes among `data`. Raises `ProtocolError` for broken framing or a body over its limit."""
+        piece = self._decoder.feed(data)
+        self._size += len(piece)
+        if self._size > self._limits.body_bytes:
+            raise ProtocolError(errors.too_large(413, "a chunked body", self._limits.body_bytes))
+        return piece
+
+    def hold(self, piece: bytes) -> None:
+        self._held.append(piece)
+
+    def take(self) -> bytes:
+        """All that is held."""
+        body = b"".join(self._held)
+        self._held = []
+        return body

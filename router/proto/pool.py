@@ -1,0 +1,95 @@
+"""Connections to one replica: kept while they are idle, made when they are missing.
+
+A request takes an idle connection at once, the one used last, or waits for a new one. There are never more busy
+connections than the lane allows requests, so the pool itself has no limit and no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final, Protocol
+
+from router.config import Limits
+from router.core.balance import Replica
+from router.proto.timers import Timers
+from router.proto.upstream import ReplicaConnection
+
+# Below the 5 s after which uvicorn closes an idle connection: who closes first never meets a request on its way.
+IDLE_S: Final = 4.0
+
+
+class Connecting(Protocol):
+    """Whoever waits for a connection; it may have lost interest meanwhile."""
+
+    def on_connected(self, connection: ReplicaConnection) -> bool:
+        """Takes the connection. False: not wanted any more, it goes to the pool."""
+
+    def on_connect_failed(self, replica: Replica, reason: str) -> None: ...
+
+
+class Pool:
+    """The connections to `replica`."""
+
+    __slots__ = ("_connecting", "_is_open", "_limits", "_timers", "idle", "replica")
+
+    def __init__(self, replica: Replica, limits: Limits, timers: Timers) -> None:
+        self.replica = replica
+        self.idle: list[ReplicaConnection] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._limits = limits
+        self._timers = timers
+        self._is_open = True
+
+    def take(self) -> ReplicaConnection | None:
+        """An idle connection, or None."""
+        while self.idle:
+            connection = self.idle.pop()
+            if not connection.is_closing:
+                connection.deadline = float("inf")
+                return connection
+        return None
+
+    def give(self, connection: ReplicaConnection) -> None:
+        """Keeps a connection whose last answer was complete. A replica that left the table gets none back."""
+        if not self._is_open or self.replica.retired:
+            connection.close()
+            return
+        self.idle.append(connection)
+        connection.deadline = time.monotonic() + IDLE_S
+        if connection.deadline < connection.alarm_due:
+            self._timers.watch(connection)
+
+    def lose(self, connection: ReplicaConnection) -> None:
+        """A connection closed; it may have been idle."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def connect(self, waiting: Connecting) -> None:
+        name = f"connect {self.replica.id}"
+        task = asyncio.get_running_loop().create_task(self._connect(waiting), name=name)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def close(self) -> None:
+        """Closes what is idle; connections in use close when their request ends."""
+        self._is_open = False
+        for connection in self.idle.copy():
+            connection.close()
+        self.idle.clear()
+
+    async def _connect(self, waiting: Connecting) -> None:
+        replica = self.replica
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.upstream_connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: ReplicaConnection(self, self._timers), replica.host, replica.port
+                )
+        except TimeoutError:
+            waiting.on_connect_failed(replica, f"no connection within {self._limits.upstream_connect_timeout_s:g} s")
+        except OSError as exc:
+            waiting.on_connect_failed(replica, f"no connection: {(exc.strerror or str(exc)).lower()}")
+        else:
+            if not waiting.on_connected(connection):
+                self.give(connection)

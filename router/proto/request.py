@@ -1,0 +1,85 @@
+"""A request's head with all that follows from it alone: where it goes, what the replica is sent, which limits it names.
+
+Made once for equal heads of one connection. It must hold nothing that another request of the same bytes may not share.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from router.config import Limits
+from router.core import errors, framing, rewrite
+from router.core.errors import ProtocolError, Refusal
+from router.core.framing import RequestHead
+from router.core.target import Own, Target, read_target
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@\-]{1,128}")
+# Up to 11 days: longer than any deadline that means something, and far from any overflow.
+_TIMEOUT: Final = re.compile(rb"[0-9]{1,9}")
+
+
+class Request(NamedTuple):
+    """`target` is a refusal when the path or a field is wrong: it is answered after the body was read."""
+
+    raw: bytes
+    method: bytes
+    minor: int
+    target: Target | Own | Refusal
+    prefix: bytes
+    content_length: int  # -1: chunked
+    keep_alive: bool
+    expects_continue: bool
+    request_id: str  # "": the gateway makes one
+    timeout_s: float  # 0: the version's
+    pin: str
+    is_batch: bool
+    is_readiness: bool
+
+
+def prepare(raw: bytes, limits: Limits, peer: bytes) -> Request:
+    """Raises `ProtocolError` when the framing is not beyond doubt."""
+    head = framing.parse_request(raw, limits.fields)
+    if len(head.path) + len(head.query) > limits.target_bytes:
+        raise ProtocolError(errors.too_large(414, "the request target is too long", limits.target_bytes))
+    read = head.read
+    target = _read_target(head)
+    path = target.path if isinstance(target, Target) else head.path
+    request_id = read.get(b"x-request-id", b"")
+    return Request(
+        raw=raw,
+        method=head.method,
+        minor=head.minor,
+        target=target,
+        prefix=rewrite.request_prefix(head, path, peer, b"http"),
+        content_length=-1 if head.chunked else head.content_length,
+        keep_alive=head.keep_alive,
+        expects_continue=head.expects_continue,
+        request_id=request_id.decode() if _SANE_ID.fullmatch(request_id) else "",
+        timeout_s=_timeout_s(read.get(b"x-request-timeout-ms")),
+        pin=read.get(b"x-model-version", b"").decode("latin-1"),
+        is_batch=read.get(b"x-priority", b"").lower() == b"batch",
+        is_readiness=path.startswith(b"/v2/models/") and path.endswith(b"/ready"),
+    )
+
+
+def _read_target(head: RequestHead) -> Target | Own | Refusal:
+    timeout = head.read.get(b"x-request-timeout-ms")
+    if timeout is not None and _timeout_s(timeout) == 0:
+        return errors.bad_request(
+            f"x-request-timeout-ms {timeout[:20].decode('latin-1')!r}: it is not a whole number of milliseconds "
+            "from 1 to 999999999; correct it or leave it out"
+        )
+    if head.read.get(b"upgrade", b"").lower() == b"websocket":
+        text = "upgrade to websocket: the gateway carries requests and streamed answers; use a streamed answer"
+        return Refusal(501, "NOT_SUPPORTED", text)
+    try:
+        return read_target(head.path)
+    except ProtocolError as error:
+        return error.refusal
+
+
+def _timeout_s(value: bytes | None) -> float:
+    if value is None or not _TIMEOUT.fullmatch(value):
+        return 0.0
+    return int(value) / 1000
