@@ -60,9 +60,10 @@ def container_name(cluster: str, launch: Launch, suffix: str) -> str:
 def environment(launch: Launch, *, model_dir: str, secrets_dir: str, host: str, port: int) -> dict[str, str]:
     """The contract's variables. The version's own `env` comes first, so that it cannot replace one of them."""
     spec = launch.spec
+    secrets = {"MODELFLEET_SECRETS_DIR": secrets_dir} if secrets_dir else {}
     return {
-        "HOME": "/tmp",
         **dict(spec.env),
+        **secrets,
         "MODELFLEET_MODEL": spec.model,
         "MODELFLEET_VERSION": spec.version,
         "MODELFLEET_BACKEND": spec.backend,
@@ -70,7 +71,6 @@ def environment(launch: Launch, *, model_dir: str, secrets_dir: str, host: str, 
         "MODELFLEET_HOST": host,
         "MODELFLEET_PORT": str(port),
         "MODELFLEET_SETTINGS": spec.settings,
-        "MODELFLEET_SECRETS_DIR": secrets_dir,
         "MODELFLEET_CPUS": f"{spec.resources.cpus:g}",
     }
 
@@ -78,13 +78,15 @@ def environment(launch: Launch, *, model_dir: str, secrets_dir: str, host: str, 
 def create_arguments(launch: Launch, place: Placement, name: str) -> dict[str, Any]:
     """Keyword arguments of `APIClient.create_container`, but for `host_config`, which is `host_arguments`."""
     spec = launch.spec
-    variables = environment(launch, model_dir=MODEL_DIR, secrets_dir=SECRETS_DIR, host="0.0.0.0", port=spec.port)
+    secrets_dir = SECRETS_DIR if launch.secrets else ""
+    variables = environment(launch, model_dir=MODEL_DIR, secrets_dir=secrets_dir, host="0.0.0.0", port=spec.port)
     return {
         "image": spec.runtime,
         "name": name,
         "user": CONTAINER_UID,
         "labels": labels_of(place.cluster, launch),
-        "environment": variables,
+        # Its user has no home, and libraries that want to write there fail at import.
+        "environment": {"HOME": "/tmp", **variables},
         "ports": [spec.port],
         # What has no terminal cannot be attached to, and a custom image's shell ends at once instead of waiting.
         "tty": False,
