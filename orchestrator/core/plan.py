@@ -12,6 +12,8 @@ from typing import Literal
 
 from orchestrator.core.entities import DesiredVersion, VersionKey
 
+DEFAULT_DRAIN_TIMEOUT_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class StartReplica:
@@ -79,11 +81,15 @@ class RouteSettings:
 
 @dataclass(frozen=True, slots=True)
 class RoutedVersion:
-    """One version as routed: the ids of replicas that take its requests, and why there are none if there are none."""
+    """One version as routed: the ids of replicas that take its requests, and why there are none if there are none.
+
+    `drain_timeout_s` is kept here for the drain of a version that nobody desires any more.
+    """
 
     settings: RouteSettings
     replicas: tuple[str, ...] = ()
     state: str = ""
+    drain_timeout_s: float = DEFAULT_DRAIN_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,26 +103,42 @@ class RoutedModel:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How often replicas of one spec failed in a row, and when the next may start (seconds since the epoch)."""
+    """How often replicas of one spec failed in a row, and when the next may start (seconds since the epoch).
+
+    `peers` are the replicas of the spec that ran when `count` last grew: if they fail as well (an engine that
+    restarts ends them all), that is the same failure and not one more in a row.
+    """
 
     count: int
     retry_at: float
     reason: str
     log_tail: tuple[str, ...] = ()
+    failed_at: float = 0.0
+    peers: frozenset[str] = frozenset()
+
+    @property
+    def is_blip(self) -> bool:
+        """Whether it is the one failure of a replica that had been ready: replaced at once, nothing to report."""
+        return self.count == 1 and self.retry_at <= self.failed_at
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What reconcile must know beyond the present. All of it may be lost but `routed`, which the store keeps.
 
-    `failures` by spec digest; `draining` when each replica's drain began; `counted` the ended replicas already counted as
-    failures; `routed` the routing that was published last.
+    `failures` by spec digest; `draining` when each replica's drain began and `drain_until` when it must end;
+    `counted` the ended or stopped replicas that must not count as failures again; `routed` the routing that was
+    published last. `ready_since` names every listed replica that was ever ready, with the beginning of its last
+    ready stretch; `pending_since` when each one that is not ready was first seen so.
     """
 
     failures: Mapping[str, Failures] = field(default_factory=dict)
     draining: Mapping[str, float] = field(default_factory=dict)
     counted: frozenset[str] = frozenset()
     routed: Mapping[str, RoutedModel] = field(default_factory=dict)
+    drain_until: Mapping[str, float] = field(default_factory=dict)
+    ready_since: Mapping[str, float] = field(default_factory=dict)
+    pending_since: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,123 @@
+"""The replicas of each version, sorted by what they are good for.
+
+Owns the words "ready", "pending", "old", "draining" and "failed" as reconcile uses them, and how long a replica has
+been so. Decides nothing about what to do with them. Read `staffing.py` next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core.entities import Desired, DesiredVersion, Exit, Observed, Replica, VersionKey
+from orchestrator.core.plan import Memory
+from orchestrator.core.states import PENDING, ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Since when each replica has been ready or pending (see `Memory`)."""
+
+    ready_since: Mapping[str, float]
+    pending_since: Mapping[str, float]
+
+    def was_ready(self, replica_id: str) -> bool:
+        return replica_id in self.ready_since
+
+
+@dataclass(slots=True)
+class Roster:
+    """One version's replicas. Without `wanted` all live ones are old; `timed_out` ones are in `failed` as well."""
+
+    key: VersionKey
+    wanted: DesiredVersion | None = None
+    ready: list[Replica] = field(default_factory=list)
+    pending: list[Replica] = field(default_factory=list)
+    old_ready: list[Replica] = field(default_factory=list)
+    old_pending: list[Replica] = field(default_factory=list)
+    draining: list[Replica] = field(default_factory=list)
+    failed: list[Replica] = field(default_factory=list)
+    timed_out: list[Replica] = field(default_factory=list)
+
+    @property
+    def serving(self) -> list[Replica]:
+        """The ready ones of any spec: they take requests until they drain."""
+        return self.ready + self.old_ready
+
+    @property
+    def live_count(self) -> int:
+        """Those that use the machine and do not drain; one stopped in this plan counts until it is seen gone."""
+        live = len(self.ready) + len(self.pending) + len(self.old_ready) + len(self.old_pending)
+        return live + len(self.timed_out)
+
+
+Rosters = dict[VersionKey, Roster]
+
+
+def note_history(observed: Observed, memory: Memory, now: float) -> History:
+    """Carries the history on to this observation; replicas that are gone are forgotten."""
+    ready_since: dict[str, float] = {}
+    pending_since: dict[str, float] = {}
+    for replica in observed.replicas:
+        id_ = replica.id
+        since = memory.ready_since.get(id_)
+        if replica.state is ReplicaState.READY and (since is None or id_ in memory.pending_since):
+            since = now
+        elif replica.state in PENDING:
+            # First seen, not created: after a restart that forgot all, a slow loader gets its time again rather than
+            # being ended by an observation that may be the first.
+            pending_since[id_] = memory.pending_since.get(id_, now)
+        if since is not None:
+            ready_since[id_] = since
+    return History(ready_since, pending_since)
+
+
+def take_rosters(desired: Desired, observed: Observed, memory: Memory, history: History, now: float) -> Rosters:
+    """A roster for every version that is desired or has replicas, desired ones first, in order of names."""
+    wanted = desired.versions()
+    rosters = {key: Roster(key, wanted[key]) for key in sorted(wanted)}
+    for replica in sorted(observed.replicas, key=lambda r: (r.created_at, r.id)):
+        roster = rosters.get(replica.key)
+        if roster is None:
+            roster = rosters[replica.key] = Roster(replica.key)
+        _place(roster, replica, memory, history, now)
+    return rosters
+
+
+def _place(roster: Roster, replica: Replica, memory: Memory, history: History, now: float) -> None:
+    is_wanted = roster.wanted is not None and replica.digest == roster.wanted.digest
+    if replica.state is ReplicaState.FAILED or replica.exit is not None:
+        roster.failed.append(replica)
+    elif replica.state is ReplicaState.DRAINING or replica.id in memory.draining:
+        roster.draining.append(replica)
+    elif replica.state is ReplicaState.READY:
+        (roster.ready if is_wanted else roster.old_ready).append(replica)
+    elif not is_wanted:
+        roster.old_pending.append(replica)
+    elif now >= startup_deadline(roster, replica, history):
+        roster.failed.append(_timed_out(roster, replica))
+        roster.timed_out.append(replica)
+    else:
+        roster.pending.append(replica)
+
+
+def startup_deadline(roster: Roster, replica: Replica, history: History) -> float:
+    """When a pending replica of the wanted spec must be ready."""
+    assert roster.wanted is not None
+    return history.pending_since[replica.id] + roster.wanted.startup_timeout_s
+
+
+def _timed_out(roster: Roster, replica: Replica) -> Replica:
+    assert roster.wanted is not None
+    reason = f"did not become ready within {roster.wanted.startup_timeout_s:g} s; last phase: {phase(replica)}"
+    return replace(replica, state=ReplicaState.FAILED, exit=Exit(code=None, reason=reason))
+
+
+def phase(replica: Replica) -> str:
+    """What a pending replica does, for people."""
+    return replica.phase or replica.state.value
+
+
+def ending(replica: Replica) -> str:
+    """How a failed replica ended, for people."""
+    return replica.exit.reason if replica.exit and replica.exit.reason else "ended; nobody saw how"

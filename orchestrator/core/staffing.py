@@ -1,0 +1,173 @@
+"""What happens to the replicas of one version: which stay, drain, stop or are removed, and how many more may start.
+
+Replacing never lowers capacity: an old replica drains only when the ready ones of any spec are more than wanted, so
+each new one that becomes ready releases one old one. Old ones that are not ready serve nobody and stop at once.
+Knows one version at a time; what the cluster as a whole may start at once is up to `reconcile.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from orchestrator.core.entities import DesiredVersion, Replica
+from orchestrator.core.failures import FailureCount
+from orchestrator.core.plan import (
+    DEFAULT_DRAIN_TIMEOUT_S,
+    DrainReplica,
+    Memory,
+    Policy,
+    RemoveReplica,
+    StopReplica,
+)
+from orchestrator.core.roster import History, Roster, ending, startup_deadline
+from orchestrator.core.traffic import Traffic
+
+# Nothing is in flight in a drained replica, so this is only for the model's own clean-up.
+DRAINED_GRACE_S = 10.0
+# A replica that never took a request has nothing to finish.
+UNREADY_GRACE_S = 2.0
+
+
+@dataclass(slots=True)
+class Staffing:
+    """The decision for one version. `may_start` more replicas may start now, of `missing`; `start_cause` says why."""
+
+    removals: list[RemoveReplica] = field(default_factory=list)
+    stops: list[StopReplica] = field(default_factory=list)
+    drains: list[DrainReplica] = field(default_factory=list)
+    missing: int = 0
+    may_start: int = 0
+    start_cause: str = ""
+    wakes: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What every version's decision rests on, beside its own roster and its model's traffic."""
+
+    memory: Memory
+    history: History
+    failures: FailureCount
+    now: float
+    policy: Policy
+
+
+def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
+    """Decides for one version; `traffic` is its model's, None for a model that nobody desires."""
+    decision = Staffing()
+    _remove_failed(roster, decision)
+    _finish_drains(roster, at, decision)
+    if roster.wanted is None:
+        _dismiss(roster, traffic, decision)
+        return decision
+    _stop_outdated(roster, decision)
+    _release_old(roster, roster.wanted, decision)
+    _shed_surplus(roster, roster.wanted, traffic, decision)
+    _fill_up(roster, roster.wanted, at, decision)
+    decision.wakes.extend(startup_deadline(roster, r, at.history) for r in roster.pending)
+    return decision
+
+
+def drain_timeout_s(roster: Roster, memory: Memory) -> float:
+    """Of the desired version, or of the routing that still knows a version that is desired no more."""
+    if roster.wanted is not None:
+        return roster.wanted.drain_timeout_s
+    model = memory.routed.get(roster.key.model)
+    routed = model.versions.get(roster.key.version) if model else None
+    return routed.drain_timeout_s if routed else DEFAULT_DRAIN_TIMEOUT_S
+
+
+def drain_ends(replica: Replica, roster: Roster, memory: Memory, now: float) -> float:
+    """When a draining replica is stopped whatever it still does."""
+    if replica.id in memory.drain_until:
+        return memory.drain_until[replica.id]
+    return memory.draining.get(replica.id, now) + drain_timeout_s(roster, memory)
+
+
+def _remove_failed(roster: Roster, decision: Staffing) -> None:
+    for replica in roster.failed:
+        tail = replica.exit.log_tail if replica.exit else ()
+        decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail))
+
+
+def _finish_drains(roster: Roster, at: Situation, decision: Staffing) -> None:
+    for replica in roster.draining:
+        ends = drain_ends(replica, roster, at.memory, at.now)
+        # None is "the gateway has not said": only its own word that nothing is in flight ends a drain early.
+        if replica.routed is False and replica.in_flight == 0:
+            _stop(replica, DRAINED_GRACE_S, "drained", decision)
+        elif at.now >= ends:
+            _stop(replica, DRAINED_GRACE_S, f"its time to drain is up; {_in_flight(replica)}", decision)
+        else:
+            decision.wakes.append(ends)
+
+
+def _in_flight(replica: Replica) -> str:
+    if replica.in_flight is None:
+        return "the gateway does not say what is in flight"
+    return f"{replica.in_flight} still in flight"
+
+
+def _dismiss(roster: Roster, traffic: Traffic | None, decision: Staffing) -> None:
+    cause = "model removed" if traffic is None else "version removed"
+    for replica in roster.old_pending:
+        _stop(replica, UNREADY_GRACE_S, cause, decision)
+    if traffic is None or not traffic.holds(roster.key.version):
+        _drain(roster.old_ready, cause, decision)
+
+
+def _stop_outdated(roster: Roster, decision: Staffing) -> None:
+    for replica in roster.old_pending:
+        _stop(replica, UNREADY_GRACE_S, "outdated before it was ready", decision)
+
+
+def _release_old(roster: Roster, wanted: DesiredVersion, decision: Staffing) -> None:
+    spare = max(0, len(roster.ready) + len(roster.old_ready) - wanted.replicas)
+    _drain(roster.old_ready[:spare], f"replaced by spec {wanted.digest[:8]}", decision)
+
+
+def _shed_surplus(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, decision: Staffing) -> None:
+    if len(roster.ready) + len(roster.pending) <= wanted.replicas:
+        return
+    cause = f"{wanted.replicas} wanted, {len(roster.ready) + len(roster.pending)} run"
+    if traffic is None or not traffic.leans_on(roster.key.version):
+        _drain(roster.ready[wanted.replicas :], cause, decision)
+    for replica in roster.pending[max(0, wanted.replicas - len(roster.ready)) :]:
+        _stop(replica, UNREADY_GRACE_S, cause, decision)
+
+
+def _fill_up(roster: Roster, wanted: DesiredVersion, at: Situation, decision: Staffing) -> None:
+    decision.missing = max(0, wanted.replicas - len(roster.ready) - len(roster.pending))
+    if decision.missing == 0:
+        return
+    failed = at.failures.of(roster)
+    if failed is not None and failed.retry_at > at.now:
+        decision.wakes.append(failed.retry_at)
+        return
+    room = wanted.replicas + surge(wanted.replicas, at.policy) - roster.live_count
+    decision.may_start = max(0, min(decision.missing, room))
+    decision.start_cause = _start_cause(roster, wanted, at.failures)
+
+
+def surge(replicas: int, policy: Policy) -> int:
+    """How many replicas above the wanted number may live while replacing."""
+    return max(1, math.ceil(policy.max_surge_ratio * replicas))
+
+
+def _start_cause(roster: Roster, wanted: DesiredVersion, failures: FailureCount) -> str:
+    failed = failures.of(roster)
+    if failed is not None:
+        again = "in place of one that failed" if failed.is_blip else f"try {failed.count + 1}"
+        return f"{again}: {failed.reason}"
+    if roster.old_ready:
+        return f"replaces spec {roster.old_ready[0].digest[:8]}"
+    return f"{wanted.replicas} wanted, {len(roster.ready) + len(roster.pending)} run"
+
+
+def _drain(replicas: list[Replica], cause: str, decision: Staffing) -> None:
+    decision.drains.extend(DrainReplica(r.id, r.key, cause) for r in replicas)
+
+
+def _stop(replica: Replica, grace_s: float, cause: str, decision: Staffing) -> None:
+    decision.stops.append(StopReplica(replica.id, replica.key, grace_s, cause))

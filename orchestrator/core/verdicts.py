@@ -1,0 +1,76 @@
+"""Says where a version stands: one word, the counts, and one sentence when the word is not "ready".
+
+Reads the decision that was made and changes nothing. Sentences are for people and hold no rule.
+"""
+
+from __future__ import annotations
+
+import math
+
+from orchestrator.core.plan import Failures, Verdict
+from orchestrator.core.roster import Roster, phase
+from orchestrator.core.staffing import Situation, Staffing
+from orchestrator.core.traffic import Traffic
+
+
+def judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | None, at: Situation) -> Verdict:
+    """The verdict on one version after this plan, which starts `starts` more of its replicas."""
+    if roster.wanted is None:
+        return _stopping(roster, traffic)
+    leaving = {drain.replica_id for drain in decision.drains}
+    ready = sum(1 for r in roster.ready if r.id not in leaving)
+    desired = roster.wanted.replicas
+    failed = at.failures.of(roster)
+    if ready < desired and failed is not None and not failed.is_blip:
+        return Verdict(roster.key, "failed", ready, desired, _failing(roster, ready, desired, failed, at.now))
+    if ready < desired:
+        reason = f"{_ready_of(ready, desired)}; {_progress(roster, decision, starts, at)}"
+        return Verdict(roster.key, "updating" if roster.old_ready else "starting", ready, desired, reason)
+    leftover = len(roster.serving) + len(roster.old_pending) + len(roster.draining) - ready
+    if leftover:
+        reason = (
+            f"{_ready_of(ready, desired)}; {_count(leftover, 'outdated or surplus replica')} to be drained and stopped"
+        )
+        return Verdict(roster.key, "updating", ready, desired, reason)
+    return Verdict(roster.key, "ready", ready, desired)
+
+
+def _stopping(roster: Roster, traffic: Traffic | None) -> Verdict:
+    if traffic is not None and traffic.holds(roster.key.version):
+        waits_for = ", ".join(f"{roster.key.model}@{version}" for version in traffic.waits_for)
+        reason = f"serves until {waits_for} can carry its share"
+        return Verdict(roster.key, "stopping", len(roster.old_ready), 0, reason)
+    draining = roster.draining + roster.old_ready
+    in_flight = sum(r.in_flight or 0 for r in draining)
+    removed = "model removed" if traffic is None else "version removed"
+    reason = f"{removed}; {_count(len(draining), 'replica')} draining, {_count(in_flight, 'request')} in flight"
+    return Verdict(roster.key, "stopping", 0, 0, reason)
+
+
+def _failing(roster: Roster, ready: int, desired: int, failed: Failures, now: float) -> str:
+    wait_s = math.ceil(failed.retry_at - now)
+    attempt = f"next try in {wait_s} s" if wait_s > 0 else "trying again"
+    serving = f"; {_count(len(roster.old_ready), 'replica')} of the old spec still serving" if roster.old_ready else ""
+    after = f"{attempt} after {_count(failed.count, 'failure')}"
+    return f"{_ready_of(ready, desired)}{serving}; {after}: {failed.reason}"
+
+
+def _progress(roster: Roster, decision: Staffing, starts: int, at: Situation) -> str:
+    if roster.pending:
+        oldest = roster.pending[0]
+        what = phase(oldest)
+        # The model server's own phase says for how long; an engine's bare state does not.
+        return what if " for " in what else f"{what} for {at.now - at.history.pending_since[oldest.id]:.0f} s"
+    if starts:
+        return f"starting {starts}"
+    if decision.may_start:
+        return f"waiting for its turn: {at.policy.max_starting} replicas start at once in the cluster"
+    return "waiting for replicas that stop to make room"
+
+
+def _ready_of(ready: int, desired: int) -> str:
+    return f"{ready} of {_count(desired, 'replica')} ready"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
