@@ -1,0 +1,47 @@
+"""`models.yaml` to a `Manifest`; every message names file, line, column, field and rule.
+
+This package owns the manifest's language, and nothing of what is done with it. `model.py` has the fields,
+`resolve.py` the rules that span them, `load.py` the way through. docs/MANIFEST.md is the reference for users.
+"""
+
+from orchestrator.manifest.diagnostics import Diagnostic, ManifestError
+from orchestrator.manifest.edit import section, without_model
+from orchestrator.manifest.load import load, load_file, read_text
+from orchestrator.manifest.model import (
+    BatchingConfig,
+    GatewayConfig,
+    ImagesConfig,
+    LimitsConfig,
+    Manifest,
+    ModelConfig,
+    QueueConfig,
+    ResourcesConfig,
+    ScalingConfig,
+    SecretRef,
+    VersionConfig,
+)
+from orchestrator.manifest.schema import json_schema
+from orchestrator.manifest.world import check_world
+
+__all__ = [
+    "BatchingConfig",
+    "Diagnostic",
+    "GatewayConfig",
+    "ImagesConfig",
+    "LimitsConfig",
+    "Manifest",
+    "ManifestError",
+    "ModelConfig",
+    "QueueConfig",
+    "ResourcesConfig",
+    "ScalingConfig",
+    "SecretRef",
+    "VersionConfig",
+    "check_world",
+    "json_schema",
+    "load",
+    "load_file",
+    "read_text",
+    "section",
+    "without_model",
+]

@@ -1,0 +1,306 @@
+"""The fields of a manifest: one frozen dataclass a group, each field with its kind, default and meaning.
+
+This is the one place to add a field: the reader, the JSON Schema and the check of docs/MANIFEST.md follow from it.
+Rules that span fields are in `resolve.py`. In a `Manifest` every version is resolved: defaults, model and version are
+merged.
+"""
+
+# ruff: noqa: RUF009  (`setting()` makes a dataclasses.field)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
+from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
+from orchestrator.manifest.kinds import INVALID, Choice, Flag, Integer, Json, Number, Report, Size, Text
+from orchestrator.manifest.nodes import START, Mapping, Node, locate
+
+KI, MI, GI = 2**10, 2**20, 2**30
+DAY_S = 86_400
+
+BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
+
+NAME = Text("lower-case letters, digits and . _ - between them, at most 63", r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", 63)
+VERSION_NAME = Text("letters, digits and . _ - after the first, at most 63", r"[A-Za-z0-9][A-Za-z0-9._-]*", 63)
+ENV_NAME = Text(
+    "letters, digits and _, not beginning with a digit or with MODELFLEET_, which is ours",
+    r"(?!MODELFLEET_)[A-Za-z_][A-Za-z0-9_]*",
+    255,
+)
+ENV_VALUE = Text('one value, such as "1" or "" for the empty one', r"[^\x00]*", 32_768)
+IMAGE = Text("the name of an image, such as registry.example/team/model:3", r"[^\s\x00-\x1f\x7f]+", 255)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcesConfig:
+    """Hard limits of one replica."""
+
+    cpus: float = setting(Number(0.05, 512), "CPU cores of one replica.", default=1.0)
+    memory_bytes: int = setting(Size(16 * MI, 4096 * GI), "Memory of one replica.", default=512 * MI, key="memory")
+    pids: int = setting(Integer(16, 100_000), "Most processes and threads in one replica.", default=256)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """Requests that wait in the gateway for a free replica."""
+
+    max: int = setting(Integer(0, 1_000_000), "Most waiting requests; beyond it clients get 503.", default=1000)
+    timeout_ms: int = setting(
+        Integer(0, DAY_S * 1000), "Longest wait in milliseconds; after it clients get 504.", default=5000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingConfig:
+    """How the model server joins rows of concurrent requests."""
+
+    max_size: int = setting(Integer(1, 65_536), "Most rows that are predicted together; 1 is no batching.", default=64)
+    max_delay_ms: float = setting(
+        Number(0, 60_000), "How long in milliseconds a row waits for company while the model is free.", default=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingConfig:
+    """How many replicas run."""
+
+    min: int = setting(
+        Integer(1, 1000, "sleeping at zero has no effect in this release"), "Number of replicas, fixed.", default=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """Where a secret's value comes from: exactly one of the two is not None."""
+
+    env: str | None = setting(ENV_NAME, "A variable in the control plane's environment.", default=None)
+    file: str | None = setting(
+        Text("the path of a file"),
+        "A file, relative to the manifest; line breaks at its end are not part of it.",
+        default=None,
+    )
+
+
+class _Secret(Group):
+    """The kind of a `SecretRef`. It is built when read: two layers that name one secret are never mixed."""
+
+    @property
+    def rule(self) -> str:
+        return "{env: NAME} or {file: PATH}"
+
+    def read(self, node: Node, path: Path, report: Report) -> Any:
+        value = super().read(node, path, report)
+        if value is INVALID or INVALID in value.values():
+            return INVALID
+        if len(value) != 1:
+            report.add(path, f"{'both env and file' if value else 'neither env nor file'}; write {self.rule}")
+            return INVALID
+        return super().build(value)
+
+    def build(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> Json:
+        return {**super().schema(), "minProperties": 1, "maxProperties": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionConfig:
+    """One version of a model. All of it may stand in `defaults`, in the model or in the version; the deepest wins."""
+
+    source: str | None = setting(
+        Text("a path or URL, such as models/iris/1"),
+        "The model's file or folder: a path relative to the manifest, or a URL. Required unless `image` is given.",
+        default=None,
+    )
+    backend: Literal["sklearn", "onnx", "lightgbm", "python"] | None = setting(
+        Choice(BACKENDS), "The framework that loads it. Required unless `image` is given.", default=None
+    )
+    image: str | None = setting(
+        IMAGE, "An image of your own in place of a backend; it honours docs/CONTRACTS.md.", default=None
+    )
+    port: int = setting(Integer(1, 65_535), "Where the container listens; only with `image`.", default=8000)
+    resources: ResourcesConfig = setting(Group(ResourcesConfig), "Hard limits of one replica.", factory=ResourcesConfig)
+    env: dict[str, str] = setting(
+        MapOf(ENV_NAME, ENV_VALUE, 'LOG_LEVEL: "info"'), "Environment variables of the replica.", factory=dict
+    )
+    secrets: dict[str, SecretRef] = setting(
+        MapOf(ENV_NAME, _Secret(SecretRef), "API_KEY: {env: API_KEY}"),
+        "Environment variables whose values are never stored or shown.",
+        factory=dict,
+    )
+    egress: bool = setting(Flag(), "Whether the replica may reach other networks.", default=False)
+    concurrency: int = setting(Integer(1, 100_000), "Most requests in flight in one replica.", default=32)
+    queue: QueueConfig = setting(Group(QueueConfig), "Requests that wait for a free replica.", factory=QueueConfig)
+    request_timeout_ms: int = setting(
+        Integer(1, DAY_S * 1000),
+        "Longest time of one request in milliseconds, from arrival to last byte, if the client names none.",
+        default=60_000,
+    )
+    startup_timeout_s: float = setting(
+        Number(1, DAY_S), "Seconds from start to readiness before a replica counts as failed.", default=300.0
+    )
+    drain_timeout_s: float = setting(
+        Number(0, 3600), "Seconds that a replica gets to finish its requests before it is stopped.", default=30.0
+    )
+    idempotent: bool = setting(
+        Flag(), "Whether a request may be sent again to another replica after the first broke.", default=True
+    )
+    batching: BatchingConfig | None = setting(
+        OrNull(Group(BatchingConfig)), "How rows are joined; null leaves it to the model server.", default=None
+    )
+    scaling: ScalingConfig = setting(
+        Group(ScalingConfig, not_yet=frozenset({"max", "target"})), "How many replicas run.", factory=ScalingConfig
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model: what clients call. `traffic` sums to 100; its keys and the labels' values are versions."""
+
+    versions: dict[str, VersionConfig] = setting(
+        MapOf(VERSION_NAME, Group(VersionConfig), '"1": {source: models/iris/1}', least=1),
+        "The versions that run, by name. Quotes keep no more than the name; `1.10` and `08` stay as written.",
+    )
+    traffic: dict[str, int] = setting(
+        MapOf(VERSION_NAME, Integer(0, 100), '"1": 90, "2": 10'),
+        "Percent of the requests that name no version, by version; sums to 100. Left out: the newest version gets "
+        "all, newest by the numbers in its name (`10` after `9`, `1.10` after `1.9`).",
+        factory=dict,
+    )
+    labels: dict[str, str] = setting(
+        MapOf(VERSION_NAME, VERSION_NAME, 'stable: "1"'),
+        "More names for versions, for clients to ask by.",
+        factory=dict,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """What the gateway bears from one client or connection (the keys of docs/CONTRACTS.md)."""
+
+    head_bytes: int = setting(Size(KI, MI), "Request line and header fields together; beyond it 431.", default=32 * KI)
+    fields: int = setting(Integer(8, 10_000), "Header fields of one request; beyond it 431.", default=100)
+    target_bytes: int = setting(
+        Size(64, 64 * KI), "The request target (path and query); beyond it 414.", default=8 * KI
+    )
+    body_bytes: int = setting(Size(KI, 64 * GI), "The body of a request; beyond it 413.", default=64 * MI)
+    buffer_bytes: int = setting(
+        Size(KI, 64 * MI), "Bodies up to this size are held whole; larger ones stream.", default=MI
+    )
+    connections: int = setting(Integer(1, 1_000_000), "Client connections at one time.", default=10_000)
+    header_timeout_s: float = setting(Number(0.1, 3600), "Seconds for the head of a request to arrive.", default=10.0)
+    body_timeout_s: float = setting(Number(0.1, 3600), "Seconds without a byte while a body arrives.", default=30.0)
+    idle_timeout_s: float = setting(Number(1, DAY_S), "Seconds that an idle connection is kept.", default=75.0)
+    drain_timeout_s: float = setting(
+        Number(0, 3600), "Seconds to finish requests when the gateway stops.", default=30.0
+    )
+    upstream_connect_timeout_s: float = setting(
+        Number(0.05, 300), "Seconds to connect to a replica before another is tried.", default=2.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where clients reach the models."""
+
+    host: str = setting(
+        Text(
+            "an address or host name, such as 127.0.0.1 or 0.0.0.0",
+            r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+",
+            253,
+        ),
+        "The address to listen on; 0.0.0.0 is every interface.",
+        default="127.0.0.1",
+    )
+    port: int = setting(Integer(1, 65_535), "The port for predictions.", default=8080)
+    metrics_port: int = setting(
+        Integer(1, 65_535), "The port for metrics and health, always on loopback.", default=8082
+    )
+    limits: LimitsConfig = setting(Group(LimitsConfig), "What is borne from a client.", factory=LimitsConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesConfig:
+    """How the images of the backends are built."""
+
+    base: str | None = setting(
+        OrNull(IMAGE), "The base image, with Python; null takes the one that the release pins.", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole manifest that passed every rule that needs no I/O. Relative paths are relative to `base_dir`."""
+
+    models: dict[str, ModelConfig] = setting(
+        MapOf(NAME, Group(ModelConfig, inherits=VersionConfig), "iris: {versions: …}"), "The models, by name."
+    )
+    cluster: str = setting(
+        Text("lower-case letters, digits and - between them, at most 40", r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", 40),
+        "The name that marks all that this manifest runs; two clusters on one engine never touch each other.",
+        default="default",
+    )
+    engine: Literal["docker", "process"] = setting(
+        Choice(("docker", "process"), later=("swarm",)),
+        "What runs replicas: containers, or local processes.",
+        default="docker",
+    )
+    gateway: GatewayConfig = setting(Group(GatewayConfig), "Where clients reach the models.", factory=GatewayConfig)
+    images: ImagesConfig = setting(Group(ImagesConfig), "How images are built.", factory=ImagesConfig)
+    file: str = field(default="models.yaml", compare=False)
+    base_dir: FilePath = field(default=FilePath("/"), compare=False)
+    root: Node = field(default_factory=lambda: Mapping(START, START, flow=False), compare=False, repr=False)
+
+    def says(self, key: str) -> bool:
+        """Whether the text itself has this top-level key; else its value is a default that may be overridden."""
+        return _exists(self.root, (key,))
+
+    def diagnostic(self, path: Path, message: str) -> Diagnostic:
+        """An error that was found after loading, at `path` (keys as in YAML), or where its value was inherited from."""
+        at = written(self.root, path)
+        mark = locate(self.root, at)
+        return Diagnostic(self.file, mark.line, mark.column, dotted(at), message)
+
+    def says(self, key: str) -> bool:
+        """Whether the text itself has this top-level key, rather than leaving its default."""
+        return _exists(self.root, (key,))
+
+    def local_path(self, source: str) -> FilePath | None:
+        """Where a source or secret file is on this machine; None for a URL of another place."""
+        scheme, separator, rest = source.partition("://")
+        if not separator:
+            return self.base_dir / FilePath(source).expanduser()
+        return FilePath(rest) if scheme == "file" else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """What the text may hold beside the fields of `Manifest`."""
+
+    defaults: dict[str, Any] = setting(
+        Group(VersionConfig), "Any field of a version, for all versions of all models.", factory=dict
+    )
+
+
+MANIFEST = Group(Manifest, inherits=_Layers)
+
+
+def written(root: Node, path: Path) -> Path:
+    """The path where the value at `path` stands: a version's field may be inherited from its model or the defaults."""
+    candidates = [path]
+    if len(path) > 4 and path[0] == "models" and path[2] == "versions":
+        candidates += [(*path[:2], *path[4:]), ("defaults", *path[4:])]
+    return next((each for each in candidates if _exists(root, each)), path)
+
+
+def _exists(root: Node, path: Path) -> bool:
+    node = root
+    for part in path:
+        if not isinstance(node, Mapping) or not isinstance(part, str) or part not in node.entries:
+            return False
+        node = node.entries[part].value
+    return True

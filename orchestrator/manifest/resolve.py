@@ -1,0 +1,144 @@
+"""From what was written to what is meant: inheritance, the rules that span fields, and the defaults of traffic.
+
+Works on the plain dictionaries that `groups.py` reads. `INVALID` in them was reported before, and no rule here speaks
+of it again. Pure: what needs the file system is in `world.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from orchestrator.manifest.diagnostics import Path, listed, shown, unknown_name
+from orchestrator.manifest.groups import settings_of
+from orchestrator.manifest.kinds import INVALID, Report
+from orchestrator.manifest.model import BACKENDS, VersionConfig, written
+
+Layer = dict[str, Any]
+
+# An image and a backend are one choice: the deepest layer that makes it takes away what the layers above chose.
+_DISPLACES = {"image": ("backend",), "backend": ("image", "port")}
+_VERSION_FIELDS = frozenset(settings_of(VersionConfig))
+
+
+def resolve(manifest: Layer, report: Report) -> Layer:
+    """`manifest` with every version complete but for plain defaults, and with each model's traffic."""
+    defaults = _checked_layer(manifest.get("defaults", {}), ("defaults",), report)
+    models = _mapping(manifest.get("models"))
+    _check_gateway(_mapping(manifest.get("gateway", {})), report)
+    resolved = {name: _resolve_model(model, defaults, ("models", name), report) for name, model in models.items()}
+    if manifest.get("engine") == "process":
+        _check_process_engine(manifest, resolved, report)
+    return {**manifest, "models": resolved}
+
+
+def newest(versions: list[str]) -> str:
+    """The last in the order of the numbers in the names; `2-rc1` comes before `2`, and `2` before `2.1`."""
+    return max(versions, key=lambda name: (_natural(name), name))
+
+
+def _resolve_model(model: Any, defaults: Layer, path: Path, report: Report) -> Layer:
+    if not isinstance(model, dict):
+        return {}
+    own = _checked_layer({key: model[key] for key in model.keys() & _VERSION_FIELDS}, path, report)
+    inherited = _merge(defaults, own)
+    versions = _mapping(model.get("versions"))
+    resolved = {}
+    for name, version in versions.items():
+        at = (*path, "versions", name)
+        resolved[name] = _merge(inherited, _checked_layer(version, at, report))
+        _check_version(resolved[name], at, report)
+    _check_labels(_mapping(model.get("labels", {})), versions, path, report)
+    traffic = _mapping(model.get("traffic", {}))
+    if traffic:
+        _check_traffic(traffic, versions, (*path, "traffic"), report)
+    elif versions:
+        traffic = {newest(list(versions)): 100}
+    return {"versions": resolved, "traffic": traffic, "labels": model.get("labels", {})}
+
+
+def _merge(base: Layer, over: Layer) -> Layer:
+    """Mappings merge key by key; anything else of `over` replaces what `base` has."""
+    displaced = {other for key in over.keys() & _DISPLACES.keys() for other in _DISPLACES[key]}
+    merged = {key: value for key, value in base.items() if key not in displaced}
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _checked_layer(layer: Any, path: Path, report: Report) -> Layer:
+    own = _mapping(layer)
+    if "image" in own and "backend" in own:
+        report.add((*path, "image"), "image and backend exclude each other; an image brings its own server; remove one")
+    return own
+
+
+def _check_version(version: Layer, path: Path, report: Report) -> None:
+    if "image" not in version:
+        if "backend" not in version:
+            report.add(path, f"backend is missing; write `backend:` with {listed(BACKENDS)}, or `image:` for your own")
+        if "source" not in version:
+            report.add(path, "source is missing; write `source:` with the model's file or folder, or its URL")
+        if "port" in version:
+            at = written(report.root, (*path, "port"))
+            report.add(at, "has an effect with `image:` alone; the model server's port is fixed; remove it", key=True)
+    both = _mapping(version.get("env", {})).keys() & _mapping(version.get("secrets", {})).keys()
+    for name in sorted(both):
+        at = written(report.root, (*path, "secrets", name))
+        report.add(at, f"{shown(name)} is in env and in secrets; a variable has one value; remove one", key=True)
+
+
+def _check_traffic(traffic: Layer, versions: Layer, path: Path, report: Report) -> None:
+    for version in traffic.keys() - versions.keys():
+        report.add((*path, version), f"no such version; {unknown_name(version, versions)}", key=True)
+    if INVALID in traffic.values():
+        return
+    total = sum(traffic.values())
+    if total != 100:
+        change = f"raise one by {100 - total}" if total < 100 else f"lower them by {total - 100}"
+        report.add(path, f"weights sum to {total}; they must sum to 100; {change}")
+
+
+def _check_labels(labels: Layer, versions: Layer, path: Path, report: Report) -> None:
+    for label, version in labels.items():
+        at = (*path, "labels", label)
+        if label in versions and label != version:
+            report.add(
+                at, f"{shown(label)} is the name of a version; a label cannot hide it; rename the label", key=True
+            )
+        if isinstance(version, str) and version not in versions:
+            report.add(at, f"no such version {shown(version)}; {unknown_name(version, versions)}")
+
+
+def _check_gateway(gateway: Layer, report: Report) -> None:
+    port = gateway.get("port", 8080)
+    if port is not INVALID and port == gateway.get("metrics_port", 8082):
+        at = ("gateway", "metrics_port" if "metrics_port" in gateway else "port")
+        report.add(at, f"port and metrics_port are both {port}; metrics have a port of their own; change one")
+
+
+def _check_process_engine(manifest: Layer, models: Layer, report: Report) -> None:
+    rule = "has an effect with `engine: docker` alone; remove it, or change the engine"
+    if _mapping(manifest.get("images", {})).get("base") is not None:
+        report.add(("images", "base"), rule, key=True)
+    images = {
+        written(report.root, ("models", name, "versions", version, "image"))
+        for name, model in models.items()
+        for version, config in model.get("versions", {}).items()
+        if "image" in config
+    }
+    for at in sorted(images, key=str):
+        report.add(at, rule, key=True)
+
+
+def _mapping(value: Any) -> Layer:
+    """`value`, or nothing where it was wrong and has been reported."""
+    return value if isinstance(value, dict) else {}
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    # Words rank below the end of the name and numbers above it: 2-rc1 < 2 < 2.1.
+    tokens = re.findall(r"[0-9]+|[A-Za-z]+", name)
+    ranks = [(2, int(token), "") if token[0].isdigit() else (0, 0, token) for token in tokens]
+    return [*ranks, (1, 0, "")]
