@@ -1,7 +1,7 @@
 """The gateway as the control plane sees it: a detached process that is started, adopted, asked and ended.
 
-It outlives the control plane on purpose: a new control plane finds it by `gateway/process.json` (process id and start
-time, so that a reused id is not mistaken for it). The table it gets is `router/contract.py`'s; how it carries requests is its own.
+It outlives the control plane on purpose: a new control plane finds it by `gateway/process.json` (process id and
+start time, so that a reused id is not mistaken for it). What travels between them stands in `router/contract.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,7 @@ class GatewayProcess:
         """Starts a gateway, waits until it listens, ends the one before it. Raises `GatewayFailed`."""
         before = self._read()
         config = self._config(listener)
+        check_ports(listener, before["config"] if before else {})
         path = self._directory / "config.json"
         write_private(path, json.dumps(config, indent=2).encode())
         offset = self._log_file.stat().st_size if self._log_file.exists() else 0
@@ -164,6 +166,36 @@ class GatewayProcess:
     def _end(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 15)
+
+
+def check_ports(listener: Listener, mine: Mapping[str, Any]) -> None:
+    """Raises `GatewayFailed` for a port that somebody else listens on.
+
+    Gateways share their ports (SO_REUSEPORT) with their own successors, so a stranger's gateway would share
+    them in silence: a plain bind finds out. `mine` is the configuration of the gateway to be replaced.
+    """
+    wanted = (("port", listener.host, listener.port), ("metrics_port", "127.0.0.1", listener.metrics_port))
+    for field, host, port in wanted:
+        if mine.get(field) == port:
+            continue
+        if problem := bind_problem(host, port):
+            raise GatewayFailed(
+                f"gateway.{field}: {port} on {host}: {problem}; it must be free; end what listens there, or name "
+                f"another port in the manifest"
+            )
+
+
+def bind_problem(host: str, port: int) -> str:
+    """Why nothing can listen on `host:port` now, or "" when it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as exc:
+            return (exc.strerror or str(exc)).lower()
+    return ""
 
 
 async def report(client: httpx.AsyncClient, listener: Listener) -> contract.GatewayReport | None:

@@ -15,6 +15,8 @@ class Schema(BaseModel):
 
 
 VersionState = Literal["ready", "starting", "updating", "failed", "stopping"]
+ClusterState = Literal["empty", "converged", "converging", "degraded"]
+OperationKind = Literal["apply", "rollback", "delete"]
 OperationState = Literal["preparing", "converging", "succeeded", "failed", "superseded"]
 
 
@@ -78,7 +80,7 @@ class ClusterStatus(Schema):
     cluster: str
     engine: str
     revision: int
-    state: Literal["empty", "converged", "converging", "degraded"]
+    state: ClusterState
     version: str
     pid: int
     started_at: float
@@ -176,7 +178,7 @@ class OperationStatus(Schema):
     """
 
     id: str
-    kind: Literal["apply", "rollback", "delete"]
+    kind: OperationKind
     state: OperationState
     revision: int | None
     step: str
@@ -192,7 +194,7 @@ class Revision(Schema):
 
     revision: int
     at: float
-    kind: Literal["apply", "rollback", "delete"]
+    kind: OperationKind
     file: str
     summary: str
     current: bool

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
 from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
@@ -270,11 +271,12 @@ class Manifest:
         return _exists(self.root, (key,))
 
     def local_path(self, source: str) -> FilePath | None:
-        """Where a source or secret file is on this machine; None for a URL of another place."""
-        scheme, separator, rest = source.partition("://")
-        if not separator:
-            return self.base_dir / FilePath(source).expanduser()
-        return FilePath(rest) if scheme == "file" else None
+        """Where a source is on this machine; None for a URL of another place. Reads as `adapters/artifacts.py` does."""
+        if source.startswith("file:"):
+            return FilePath(unquote(urlsplit(source).path))
+        if "://" in source or "::" in source:
+            return None
+        return self.base_dir / FilePath(source).expanduser()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,356 @@
+"""The admin API: thin routes over the control plane. It decides nothing; what it says stands in `schemas.py`.
+
+It listens on loopback alone and wants the state directory's token on every call but `/healthz`. A Host field that is
+not a loopback name is refused, so that a web page cannot reach it by a name of its own that resolves to 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from orchestrator import manifest as manifests
+from orchestrator.adapters.engine import LogLine
+from orchestrator.api import doctor, schemas, views
+from orchestrator.config import VERSION
+from orchestrator.core import diff
+from orchestrator.core.entities import VersionKey
+from orchestrator.core.errors import FleetError, NotFoundError, UserError
+from orchestrator.loops.control import ControlPlane
+from orchestrator.manifest import ManifestError
+
+log = structlog.get_logger("modelfleet")
+
+MAX_WAIT_S = 30.0
+MAX_BODY_BYTES = 2 * 1024 * 1024
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="answer later, when it changed, or after this time")]
+
+
+class UnauthenticatedError(UserError):
+    status = 401
+    code = "UNAUTHENTICATED"
+
+
+def create_app(control: ControlPlane) -> FastAPI:
+    """The application for one control plane."""
+    app = FastAPI(title="Modelfleet admin API", version=VERSION, docs_url="/docs", redoc_url=None)
+    app.state.control = control
+    app.middleware("http")(_guard)
+    app.add_exception_handler(FleetError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.include_router(public)
+    app.include_router(private, prefix="/api/v1", dependencies=[Depends(_authenticate)])
+    app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(_authenticate)])
+    return app
+
+
+public = APIRouter()
+private = APIRouter()
+internal = APIRouter(include_in_schema=False)
+
+
+def _control(request: Request) -> ControlPlane:
+    control: ControlPlane = request.app.state.control
+    return control
+
+
+Control = Annotated[ControlPlane, Depends(_control)]
+_bearer = HTTPBearer(auto_error=False, description="the token in STATE_DIR/token")
+
+
+def _authenticate(
+    control: Control, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
+    given = credentials.credentials if credentials else ""
+    if not hmac.compare_digest(given.encode(), control.state.token.encode()):
+        raise UnauthenticatedError(
+            "admin API: the bearer token is missing or wrong; send `authorization: Bearer TOKEN` with the content of "
+            "the file `token` in the state directory"
+        )
+
+
+async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuses foreign Host names and large bodies before anything reads them."""
+    host = request.headers.get("host", "").rsplit(":", 1)[0]
+    if host not in LOOPBACK_NAMES:
+        return _error(
+            403, "FORBIDDEN", f"host {host!r}: the admin API answers to 127.0.0.1 and localhost alone; use one"
+        )
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        return _error(
+            413, "TOO_LARGE", f"request body: at most {MAX_BODY_BYTES} bytes, with a content-length; send less"
+        )
+    return await call_next(request)
+
+
+async def _answer_error(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, FleetError)
+    found = exc.diagnostics if isinstance(exc, ManifestError) else ()
+    diagnostics = [schemas.Diagnostic(**{f: getattr(d, f) for f in ("file", "line", "column", "field", "message")})
+                   for d in found]  # fmt: skip
+    return _error(exc.status, exc.code, str(exc), diagnostics)
+
+
+async def _answer_invalid(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    parts = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in exc.errors())
+    return _error(422, "INVALID", "; ".join(parts))
+
+
+def _error(status: int, code: str, sentence: str, diagnostics: list[schemas.Diagnostic] | None = None) -> Response:
+    body = schemas.ErrorBody(error=sentence, code=code, diagnostics=diagnostics or [])
+    return JSONResponse(body.model_dump(), status_code=status)
+
+
+# -- public -----------------------------------------------------------------------------------------------------
+
+
+@public.get("/healthz")
+async def healthz(control: Control) -> dict[str, Any]:
+    """Whether the control plane is up, and whose it is."""
+    return {"cluster": control.cluster, "pid": os.getpid(), "version": VERSION}
+
+
+# -- state ------------------------------------------------------------------------------------------------------
+
+
+@private.get("/status")
+async def status(control: Control) -> schemas.ClusterStatus:
+    """The cluster, its models, versions and replicas, with the reason of whatever is not ready."""
+    return await views.cluster_status(control)
+
+
+@private.get("/models/{model}")
+async def describe(control: Control, model: str) -> schemas.ModelDescription:
+    """One model with its section of the manifest and its last events."""
+    revision = control.store.current_revision()
+    found = {m.name: m for m in views.model_statuses(control, revision)}
+    if model not in found:
+        raise _unknown_model(model, list(found))
+    section = manifests.section(revision.manifest, model) if revision and model in control.loop.desired.models else ""
+    listener = control.keeper.listener
+    base = listener.url if listener else ""
+    return schemas.ModelDescription(
+        model=found[model],
+        manifest=section,
+        events=[views.event_view(e) for e in control.store.events(model=model, limit=20)],
+        urls={"v2": f"{base}/v2/models/{model}/infer", "v1": f"{base}/v1/models/{model}:predict"},
+    )
+
+
+@private.get("/events")
+async def events(
+    control: Control,
+    model: str = "",
+    version: str = "",
+    after: int | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    wait_s: Wait = 0,
+) -> list[schemas.Event]:
+    """Events, oldest first: the last `limit`, or those after one."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        seen = control.journal.changed.count
+        found = control.store.events(after=after, limit=limit, model=model, version=version)
+        left = deadline - time.monotonic()
+        if found or after is None or left <= 0:
+            return [views.event_view(e) for e in found]
+        await control.journal.changed.wait(seen, left)
+
+
+@private.get("/doctor")
+async def examine(control: Control) -> list[schemas.Check]:
+    """What the control plane finds wrong with its surroundings, and what mends it."""
+    return await doctor.examine(control)
+
+
+# -- change -----------------------------------------------------------------------------------------------------
+
+
+@private.post("/plan")
+async def plan(control: Control, request: schemas.ManifestRequest) -> schemas.PlanResponse:
+    """What applying this manifest would do; nothing is changed, fetched or built."""
+    changes, warnings = await control.operations.plan(request.text, request.file, Path(request.base_dir))
+    return schemas.PlanResponse(
+        base_revision=control.loop.desired.revision,
+        digest=diff.digest(changes),
+        empty=not changes,
+        changes=[schemas.Change(symbol=c.symbol, target=c.target, sentence=c.sentence, cause=c.cause) for c in changes],
+        warnings=list(warnings),
+        text=diff.render(changes),
+    )
+
+
+@private.post("/apply", status_code=202)
+async def apply(control: Control, request: schemas.ManifestRequest) -> schemas.OperationStatus:
+    """Begins to apply a manifest; follow it under `/operations/{id}`."""
+    begun = await control.operations.apply(request.text, request.file, Path(request.base_dir), request.plan)
+    return views.operation_status(control, begun)
+
+
+@private.post("/rollback", status_code=202)
+async def rollback(control: Control, request: schemas.RollbackRequest) -> schemas.OperationStatus:
+    """Begins a return to an earlier revision, exactly as it was."""
+    return views.operation_status(control, control.operations.rollback(request.revision))
+
+
+@private.delete("/models/{model}", status_code=202)
+async def delete(control: Control, model: str) -> schemas.OperationStatus:
+    """Begins the removal of a model. The manifest file keeps it: the next apply of that file brings it back."""
+    return views.operation_status(control, control.operations.delete(model))
+
+
+@private.get("/operations/{operation}")
+async def operation(control: Control, operation: str, wait_s: Wait = 0) -> schemas.OperationStatus:
+    """Where an apply, rollback or delete stands. With `wait_s`, as soon as that changed."""
+    first = _operation(control, operation)
+    deadline = time.monotonic() + wait_s
+    seen = control.operations.changed.count
+    current = first
+    while current == first and current.ended_at is None and (left := deadline - time.monotonic()) > 0:
+        await control.operations.changed.wait(seen, left)
+        seen = control.operations.changed.count
+        current = _operation(control, operation)
+    return current
+
+
+@private.get("/history")
+async def history(control: Control) -> list[schemas.Revision]:
+    """Applied revisions, newest first."""
+    found = control.store.revisions()
+    return [views.revision_view(r, found[0].revision) for r in found]
+
+
+@private.get("/history/{revision}")
+async def one_revision(control: Control, revision: int) -> schemas.Revision:
+    """One revision with its manifest."""
+    found, current = control.store.revision(revision), control.store.current_revision()
+    if found is None or current is None:
+        raise NotFoundError(f"revision {revision}: not in the history; see `modelfleet history`")
+    return views.revision_view(found, current.revision, whole=True)
+
+
+@private.post("/down", status_code=202)
+async def down(control: Control, request: schemas.DownRequest, background: BackgroundTasks) -> dict[str, str]:
+    """Ends the cluster: replicas, gateway, control plane (or the control plane alone)."""
+    if request.keep_replicas:
+        background.add_task(control.stopped.set)
+        return {"state": "the control plane ends; replicas and gateway go on"}
+    background.add_task(control.down)
+    return {"state": "replicas, gateway and control plane end"}
+
+
+# -- logs -------------------------------------------------------------------------------------------------------
+
+
+@private.get("/models/{model}/logs")
+async def logs(
+    control: Control,
+    model: str,
+    version: str = "",
+    replica: str = "",
+    tail: Annotated[int, Query(ge=0, le=10_000)] = 100,
+    follow: bool = False,
+) -> StreamingResponse:
+    """What replicas of a model printed, as one JSON object a line; with `follow`, what they print from now on too."""
+    found = [r for r in control.loop.observed.replicas if r.key.model == model and version in ("", r.key.version)]
+    found = [r for r in found if replica in ("", r.id) and r.id not in control.executor.pending]
+    if not found and model not in control.loop.desired.models:
+        raise _unknown_model(model, list(control.loop.desired.models))
+    keys = {r.id: r.key for r in found}
+    lines = _follow(control, keys, tail) if follow else _merged(control, keys, tail)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+async def _merged(control: ControlPlane, keys: dict[str, VersionKey], tail: int) -> AsyncIterator[str]:
+    """The last lines of every replica, merged by time."""
+    read = (asyncio.to_thread(_read, control, id_, tail) for id_ in keys)
+    lines = [line for part in await asyncio.gather(*read) for line in part]
+    for line in sorted(lines, key=lambda x: x.at):
+        yield _entry(line, keys)
+
+
+async def _follow(control: ControlPlane, keys: dict[str, VersionKey], tail: int) -> AsyncIterator[str]:
+    """Lines as they come. A thread reads each replica; they end soon after the caller left."""
+    queue: asyncio.Queue[LogLine | None] = asyncio.Queue(maxsize=1000)
+    loop, left = asyncio.get_running_loop(), threading.Event()
+    for id_ in keys:
+        threading.Thread(target=_pump, args=(control, id_, tail, queue, loop, left), daemon=True).start()
+    ended = 0
+    try:
+        while ended < len(keys):
+            line = await queue.get()
+            if line is None:
+                ended += 1
+            else:
+                yield _entry(line, keys)
+    finally:
+        left.set()
+
+
+def _pump(
+    control: ControlPlane, id_: str, tail: int, queue: asyncio.Queue[LogLine | None],
+    loop: asyncio.AbstractEventLoop, left: threading.Event,
+) -> None:  # fmt: skip
+    try:
+        for line in control.engine.logs(id_, tail=tail, follow=True):
+            if left.is_set():
+                return
+            asyncio.run_coroutine_threadsafe(queue.put(line), loop).result(timeout=30)
+    except (FleetError, TimeoutError):
+        return
+    finally:
+        if not left.is_set():
+            asyncio.run_coroutine_threadsafe(queue.put(None), loop)
+
+
+def _read(control: ControlPlane, id_: str, tail: int) -> list[LogLine]:
+    lines: Iterator[LogLine] = control.engine.logs(id_, tail=tail, follow=False)
+    try:
+        return list(lines)
+    except NotFoundError:
+        return []
+
+
+def _entry(line: LogLine, keys: dict[str, VersionKey]) -> str:
+    entry = schemas.LogEntry(
+        at=line.at, replica=line.replica_id, version=keys[line.replica_id].version, stream=line.stream, text=line.text
+    )
+    return entry.model_dump_json() + "\n"
+
+
+# -- gateway ----------------------------------------------------------------------------------------------------
+
+
+@internal.get("/table")
+async def table(control: Control, after: str = "", wait_s: Wait = 0) -> Response:
+    """The newest routing table as soon as it differs from the one named `after`."""
+    found = await control.board.after(after, wait_s)
+    return Response(status_code=204) if found is None else Response(found, media_type="application/json")
+
+
+def _operation(control: ControlPlane, id_: str) -> schemas.OperationStatus:
+    found = control.store.operation(id_)
+    if found is None:
+        raise NotFoundError(f"operation {id_!r}: not known; see `modelfleet history`")
+    return views.operation_status(control, found)
+
+
+def _unknown_model(model: str, known: list[str]) -> NotFoundError:
+    names = ", ".join(sorted(known)) or "none"
+    return NotFoundError(f"model {model!r}: not in this cluster; the models are: {names}; name one of them")

@@ -1,0 +1,195 @@
+"""From the control plane's values to the schemas of the admin API. Pure reading; no rules."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from orchestrator import manifest as manifests
+from orchestrator.adapters.store import StoredEvent, StoredOperation, StoredRevision
+from orchestrator.api import schemas
+from orchestrator.config import VERSION
+from orchestrator.core.entities import DesiredVersion, Replica, VersionKey
+from orchestrator.core.plan import Verdict
+from orchestrator.core.states import ReplicaState
+from orchestrator.loops.control import ControlPlane
+
+RANK: dict[str, int] = {"ready": 0, "stopping": 1, "updating": 2, "starting": 3, "failed": 4}
+
+
+async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
+    revision = control.store.current_revision()
+    models = model_statuses(control, revision)
+    latest = control.store.latest_operation()
+    return schemas.ClusterStatus(
+        cluster=control.cluster,
+        engine=control.engine.name,
+        revision=revision.revision if revision else 0,
+        state=_cluster_state(control, models),
+        version=VERSION,
+        pid=os.getpid(),
+        started_at=control.started_at,
+        state_dir=str(control.state.root),
+        engine_error=control.loop.engine_error,
+        gateway=await gateway_status(control),
+        models=models,
+        operation=operation_status(control, latest) if latest else None,
+    )
+
+
+def _cluster_state(control: ControlPlane, models: list[schemas.ModelStatus]) -> schemas.ClusterState:
+    if control.loop.engine_error or control.keeper.error or any(m.state == "failed" for m in models):
+        return "degraded"
+    if not models:
+        return "empty"
+    return "converged" if all(m.state == "ready" for m in models) else "converging"
+
+
+async def gateway_status(control: ControlPlane) -> schemas.GatewayStatus:
+    listener = control.keeper.listener
+    report = await control.keeper.report()
+    return schemas.GatewayStatus(
+        url=listener.url if listener else "",
+        metrics_url=listener.metrics_url if listener else "",
+        pid=control.keeper.pid,
+        ready=report is not None and not report.draining,
+        table_current=report is not None and bool(control.board.tag) and report.tag == control.board.tag,
+        error=control.keeper.error or ("" if report else "the gateway does not answer on its metrics port"),
+    )
+
+
+def model_statuses(control: ControlPlane, revision: StoredRevision | None) -> list[schemas.ModelStatus]:
+    """Every model that is desired or still routed, by name."""
+    desired = control.loop.desired.models
+    sources = _sources(revision)
+    names = sorted({*desired, *(k.model for k in _verdicts(control))})
+    return [_model(control, name, sources) for name in names]
+
+
+def _sources(revision: StoredRevision | None) -> dict[VersionKey, str]:
+    if revision is None:
+        return {}
+    manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
+    return {
+        VersionKey(m, v): config.source or config.image or ""
+        for m, model in manifest.models.items()
+        for v, config in model.versions.items()
+    }
+
+
+def _verdicts(control: ControlPlane) -> dict[VersionKey, Verdict]:
+    return dict(control.loop.plan.verdicts) if control.loop.plan else {}
+
+
+def _model(control: ControlPlane, name: str, sources: dict[VersionKey, str]) -> schemas.ModelStatus:
+    desired = control.loop.desired.models.get(name)
+    verdicts = {k.version: v for k, v in _verdicts(control).items() if k.model == name}
+    names = list(desired.versions) if desired else []
+    names += [v for v in verdicts if v not in names]
+    versions = [_version(control, VersionKey(name, v), verdicts.get(v), sources) for v in names]
+    routed = control.board.routed.get(name)
+    return schemas.ModelStatus(
+        name=name,
+        state=max((v.state for v in versions), key=lambda s: RANK[s], default="stopping"),
+        traffic=dict(desired.traffic) if desired else {},
+        routed=dict(routed.weights) if routed else {},
+        labels=dict(desired.labels) if desired else {},
+        versions=versions,
+    )
+
+
+def _version(
+    control: ControlPlane, key: VersionKey, verdict: Verdict | None, sources: dict[VersionKey, str]
+) -> schemas.VersionStatus:
+    wanted = control.loop.desired.versions().get(key)
+    replicas = [_replica(control, r, wanted) for r in control.loop.observed.of(key)]
+    if verdict is None:
+        verdict = Verdict(key, "starting", 0, wanted.replicas if wanted else 0, "not observed yet")
+    spec = wanted.spec if wanted else None
+    return schemas.VersionStatus(
+        version=key.version,
+        state=verdict.state,
+        ready=verdict.ready,
+        desired=verdict.desired,
+        reason=verdict.reason,
+        backend=spec.backend if spec else "",
+        source=sources.get(key, ""),
+        artifact=spec.artifact if spec else "",
+        runtime=spec.runtime if spec else "",
+        spec=wanted.digest if wanted else "",
+        concurrency=wanted.concurrency if wanted else 0,
+        cpus=spec.resources.cpus if spec else 0,
+        memory_bytes=spec.resources.memory_bytes if spec else 0,
+        replicas=replicas,
+    )
+
+
+def _replica(control: ControlPlane, replica: Replica, wanted: DesiredVersion | None) -> schemas.ReplicaStatus:
+    draining = control.loop.plan is not None and replica.id in control.loop.plan.memory.draining
+    return schemas.ReplicaStatus(
+        id=replica.id,
+        state=ReplicaState.DRAINING if draining else replica.state,
+        phase=replica.phase,
+        current=wanted is not None and wanted.digest == replica.digest,
+        spec=replica.digest,
+        host=replica.host,
+        port=replica.port,
+        age_s=max(0.0, time.time() - replica.created_at),
+        in_flight=replica.in_flight,
+        reason=replica.exit.reason if replica.exit else "",
+    )
+
+
+def operation_status(control: ControlPlane, operation: StoredOperation) -> schemas.OperationStatus:
+    return schemas.OperationStatus(
+        id=operation.id,
+        kind=cast(schemas.OperationKind, operation.kind),
+        state=cast(schemas.OperationState, operation.state),
+        revision=operation.revision,
+        step=operation.step,
+        created_at=operation.created_at,
+        ended_at=operation.ended_at,
+        error=operation.error,
+        diagnostics=msgspec.json.decode(operation.diagnostics),
+        versions=_progress(control) if operation.state != "preparing" else [],
+    )
+
+
+def _progress(control: ControlPlane) -> list[schemas.VersionProgress]:
+    phases: dict[VersionKey, str] = {}
+    for replica in control.loop.observed.replicas:
+        if replica.state in (ReplicaState.STARTING, ReplicaState.LOADING):
+            phases[replica.key] = replica.phase or replica.state
+    return [
+        schemas.VersionProgress(
+            model=k.model,
+            version=k.version,
+            ready=v.ready,
+            desired=v.desired,
+            state=v.state,
+            phase=phases.get(k, ""),
+            reason=v.reason,
+        )
+        for k, v in sorted(_verdicts(control).items())
+    ]
+
+
+def revision_view(revision: StoredRevision, current: int, *, whole: bool = False) -> schemas.Revision:
+    return schemas.Revision(
+        revision=revision.revision,
+        at=revision.at,
+        kind=cast(schemas.OperationKind, revision.kind),
+        file=revision.file,
+        summary=revision.summary,
+        current=revision.revision == current,
+        state=cast(schemas.OperationState, revision.state),
+        manifest=revision.manifest if whole else "",
+    )
+
+
+def event_view(event: StoredEvent) -> schemas.Event:
+    return schemas.Event(**{field: getattr(event, field) for field in event.__slots__})

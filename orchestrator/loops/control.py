@@ -1,0 +1,152 @@
+"""The control plane, put together: one engine, one store, one gateway, and the loops between them.
+
+`run` returns when it was told to stop. Ending this process, in whatever way, ends no replica and no gateway: only
+`down` does that. Read `reconcile.py` and `operations.py` for what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+
+from orchestrator.adapters.docker_engine import DockerEngine
+from orchestrator.adapters.engine import Engine
+from orchestrator.adapters.gateway import GatewayProcess
+from orchestrator.adapters.process_engine import ProcessEngine
+from orchestrator.adapters.state_dir import StateDir
+from orchestrator.adapters.store import Store
+from orchestrator.config import ENGINES, Config
+from orchestrator.core.errors import ConflictError
+from orchestrator.core.plan import Policy
+from orchestrator.loops.executor import Executor
+from orchestrator.loops.journal import Journal
+from orchestrator.loops.keeper import GatewayKeeper
+from orchestrator.loops.observe import Prober
+from orchestrator.loops.operations import Operations
+from orchestrator.loops.prepare import Preparer, listener_of
+from orchestrator.loops.reconcile import ReconcileLoop
+from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.tasks import TaskGroup, forever
+from orchestrator.manifest import Manifest
+
+THREADS = 16
+
+
+class ControlPlane:
+    """Owns everything that lives as long as the process. `url` is where the admin API answers."""
+
+    def __init__(self, config: Config, state: StateDir, store: Store, url: str) -> None:
+        self.config = config
+        self.state = state
+        self.store = store
+        self.url = url
+        self.started_at = time.time()
+        self.cluster = _settle(store, "cluster", config.cluster, "default")
+        self.engine = make_engine(_settle(store, "engine", config.engine, ENGINES[0]), self.cluster, config, state)
+        self.stopped = asyncio.Event()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
+        self._client = httpx.AsyncClient(timeout=2.0, trust_env=False)
+        self._engine_stopped = threading.Event()
+        self._tasks = TaskGroup("control")
+        self._assemble()
+
+    def _assemble(self) -> None:
+        self.journal = Journal(self.store)
+        self.preparer = Preparer(self.config, self.state, self.engine, self.cluster)
+        self.board = TableBoard(self.store, self.cluster)
+        self.prober = Prober(self._client, changed=self._wake)
+        gateway_log = self.state.logs / "gateway.log"
+        process = GatewayProcess(self.state.gateway, self.url, self.state.token_file, gateway_log)
+        self.keeper = GatewayKeeper(process, self.journal, self._client, self._threads)
+        self.executor = Executor(
+            self.engine, self.journal, self._threads,
+            locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
+        )  # fmt: skip
+        self.loop = ReconcileLoop(
+            self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy()
+        )
+        self.operations = Operations(
+            self.config, self.store, self.preparer, self.loop, self.keeper, self.journal, self._threads
+        )  # fmt: skip
+
+    def _wake(self) -> None:
+        self.loop.wake()
+
+    async def run(self) -> None:
+        """Adopts what runs, takes up what was left, and keeps at it until `stopped` is set."""
+        self.journal.record("control_plane_started", f"control plane of cluster {self.cluster} answers at {self.url}")
+        revision = self.store.current_revision()
+        if revision is None:
+            self.keeper.want(listener_of(Manifest(models={}), self.config))
+        else:
+            self.operations.enforce(revision)
+        self.operations.resume()
+        self._gateway_task = self._tasks.spawn(forever("gateway", self.keeper.run), name="gateway")
+        self._tasks.spawn(self._reconcile(), name="reconcile")
+        self._tasks.spawn(forever("probe", self.prober.run), name="probe")
+        self._watch_engine()
+        await self.stopped.wait()
+        await self.close()
+
+    async def down(self) -> None:
+        """Ends every replica, the gateway, and what the engine made for this cluster. Then `run` returns."""
+        self.loop.frozen = True
+        await self.operations.close()
+        await self.executor.close()
+        self.journal.record("cluster_down", "replicas and gateway end, as asked")
+        self._gateway_task.cancel()
+        await self.keeper.stop()
+        await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.teardown)
+        self.stopped.set()
+
+    async def close(self) -> None:
+        self._engine_stopped.set()
+        await self.operations.close()
+        await self._tasks.cancel()
+        await self.executor.close()
+        await self._client.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.engine.close()
+
+    async def _reconcile(self) -> None:
+        await forever("prepare engine", self._prepare_once)
+
+    async def _prepare_once(self) -> None:
+        """The engine's shared parts come first; while the engine is away this raises and is tried again."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.prepare)
+        await self.loop.run()
+
+    def _watch_engine(self) -> None:
+        """On a daemon thread: a blocked read of the engine's events must not keep the process from ending."""
+        loop = asyncio.get_running_loop()
+        wake = partial(loop.call_soon_threadsafe, self._wake)
+        threading.Thread(
+            target=self.loop.watch_events, args=(self._engine_stopped, wake), name="engine-events", daemon=True
+        ).start()
+
+
+def make_engine(name: str, cluster: str, config: Config, state: StateDir) -> Engine:
+    if name == "process":
+        return ProcessEngine(cluster, state.root)
+    return DockerEngine(cluster, state.root, config.base_image)
+
+
+def _settle(store: Store, key: str, asked: str | None, default: str) -> str:
+    """A fact of the cluster that must not change under what runs: the one asked for, else the one on record.
+
+    Raises `ConflictError` when both are there and differ while a revision is in force.
+    """
+    known = store.get(key)
+    if asked and known and asked != known and store.current_revision() is not None:
+        raise ConflictError(
+            f"{key}: {asked!r} was asked for, but this state directory runs with {known!r}; end that first "
+            f"(`modelfleet down`), or name another --state-dir"
+        )
+    value = asked or known or default
+    store.put(key, value)
+    return value

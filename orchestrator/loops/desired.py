@@ -1,0 +1,78 @@
+"""Manifest -> desired state: a pure translation, once everything that it rests on has been resolved.
+
+`Resolved` holds what needed I/O (content digests, runtime ids, keyed digests of secrets); `prepare.py` gathers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, ReplicaSpec, Resources, VersionKey
+from orchestrator.manifest import Manifest, ModelConfig, VersionConfig
+
+CONTAINER_PORT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the manifest's names stand for now. Versions without a source or secrets are absent from the maps."""
+
+    artifacts: Mapping[VersionKey, str] = field(default_factory=dict)
+    runtimes: Mapping[VersionKey, str] = field(default_factory=dict)
+    secrets: Mapping[VersionKey, Mapping[str, str]] = field(default_factory=dict)
+
+
+def build(manifest: Manifest, resolved: Resolved) -> Desired:
+    """The desired state; `revision` 0 until the store numbers it."""
+    body_bytes = manifest.gateway.limits.body_bytes
+    return Desired(models={name: _model(name, m, resolved, body_bytes) for name, m in manifest.models.items()})
+
+
+def _model(name: str, config: ModelConfig, resolved: Resolved, body_bytes: int) -> DesiredModel:
+    versions = {v: _version(VersionKey(name, v), c, resolved, body_bytes) for v, c in config.versions.items()}
+    return DesiredModel(name, versions, dict(config.traffic), dict(config.labels))
+
+
+def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_bytes: int) -> DesiredVersion:
+    spec = ReplicaSpec(
+        model=key.model,
+        version=key.version,
+        backend=config.backend or "",
+        artifact=resolved.artifacts.get(key, ""),
+        runtime=resolved.runtimes[key],
+        env=tuple(sorted(config.env.items())),
+        secrets=tuple(sorted(resolved.secrets.get(key, {}).items())),
+        resources=Resources(config.resources.cpus, config.resources.memory_bytes, config.resources.pids),
+        port=config.port if config.image else CONTAINER_PORT,
+        egress=config.egress,
+        settings=_settings(config, body_bytes),
+    )
+    return DesiredVersion(
+        spec=spec,
+        digest=spec.digest(),
+        replicas=config.scaling.min,
+        concurrency=config.concurrency,
+        queue_max=config.queue.max,
+        queue_timeout_ms=config.queue.timeout_ms,
+        request_timeout_ms=config.request_timeout_ms,
+        idempotent=config.idempotent,
+        startup_timeout_s=config.startup_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
+    )
+
+
+def _settings(config: VersionConfig, body_bytes: int) -> str:
+    """What the model server must know. The gateway's settings stay out: changing one restarts no replica."""
+    batching = config.batching
+    settings = {
+        "max_body_bytes": body_bytes,
+        "drain_timeout_s": config.drain_timeout_s,
+        "load_timeout_s": config.startup_timeout_s,
+        "batching": None
+        if batching is None
+        else {"max_size": batching.max_size, "max_delay_ms": batching.max_delay_ms},
+    }
+    return msgspec.json.encode(settings, order="sorted").decode()

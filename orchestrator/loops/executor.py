@@ -1,0 +1,141 @@
+"""Act: executes the actions of a plan and decides nothing. Each action is idempotent and runs as a task of its own.
+
+A start that is under way counts as a replica from the moment it was decided (`pending`), so that the next decision
+does not start it again; one that the engine refused counts as a failed replica (`refused`) until reconcile took note.
+An action that failed because the engine was away is dropped: the next observation asks for it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from orchestrator.adapters.engine import Engine, EngineUnavailable, Launch
+from orchestrator.core.entities import Replica, ReplicaSpec
+from orchestrator.core.errors import FleetError
+from orchestrator.core.plan import Action, DrainReplica, RemoveReplica, StartReplica, StopReplica
+from orchestrator.core.states import ReplicaState
+from orchestrator.loops.journal import Journal
+from orchestrator.loops.observe import refused_start
+from orchestrator.loops.tasks import TaskGroup
+
+
+class Executor:
+    """Runs actions against `engine` on `threads`. `done` is called after each, to observe again.
+
+    `locate` gives the directory of an artifact by digest, `secret` the value of a secret by keyed digest.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        threads: ThreadPoolExecutor,
+        *,
+        locate: Callable[[str], Path],
+        secret: Callable[[str], str],
+        done: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._threads = threads
+        self._locate = locate
+        self._secret = secret
+        self._done = done
+        self._tasks = TaskGroup("executor")
+        self._busy: set[str] = set()
+        self.pending: dict[str, Replica] = {}
+        self.refused: dict[str, Replica] = {}
+
+    def execute(self, actions: tuple[Action, ...]) -> None:
+        """Begins every action that is not under way already; returns at once."""
+        for action in actions:
+            match action:
+                case StartReplica():
+                    self._begin_start(action)
+                case DrainReplica():
+                    self._journal.record(
+                        "replica_draining", action.cause, key=action.key, replica=action.replica_id
+                    )  # fmt: skip
+                case StopReplica():
+                    self._begin(action.replica_id, self._stop(action))
+                case RemoveReplica():
+                    self._begin(action.replica_id, self._remove(action))
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+    def _begin_start(self, action: StartReplica) -> None:
+        spec = action.version.spec
+        id_ = f"{spec.model}-{spec.version}-{secrets.token_hex(4)}"
+        self.pending[id_] = Replica(
+            id=id_, key=spec.key, digest=action.version.digest, state=ReplicaState.STARTING,
+            created_at=time.time(), revision=action.revision, phase="creating",
+        )  # fmt: skip
+        self._begin(id_, self._start(id_, action))
+
+    def _begin(self, replica_id: str, work: Coroutine[None, None, None]) -> None:
+        if replica_id in self._busy:
+            work.close()
+            return
+        self._busy.add(replica_id)
+        self._tasks.spawn(self._run(replica_id, work), name=replica_id)
+
+    async def _run(self, replica_id: str, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except EngineUnavailable as exc:
+            self._journal.record("action_postponed", str(exc), level="warning", replica=replica_id)
+            await asyncio.sleep(1.0)
+        except FleetError as exc:
+            self._journal.record("action_failed", str(exc), level="error", replica=replica_id)
+            await asyncio.sleep(1.0)
+        finally:
+            self._busy.discard(replica_id)
+            self.pending.pop(replica_id, None)
+            self._done()
+
+    async def _start(self, replica_id: str, action: StartReplica) -> None:
+        spec = action.version.spec
+        launch = Launch(
+            replica_id=replica_id,
+            spec=spec,
+            digest=action.version.digest,
+            revision=action.revision,
+            artifact_dir=self._locate(spec.artifact) if spec.artifact else None,
+            secrets=self._values(spec),
+        )
+        try:
+            await self._call(partial(self._engine.start, launch))
+        except EngineUnavailable:
+            raise
+        except FleetError as exc:
+            self.refused[replica_id] = refused_start(self.pending[replica_id], str(exc))
+            return
+        self._journal.record(
+            "replica_started", action.cause, key=spec.key, replica=replica_id, revision=action.revision
+        )  # fmt: skip
+
+    async def _stop(self, action: StopReplica) -> None:
+        await self._call(partial(self._engine.stop, action.replica_id, action.grace_s))
+        self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
+
+    async def _remove(self, action: RemoveReplica) -> None:
+        tail = "".join(f"\n    {line}" for line in action.log_tail[-10:])
+        message = f"{action.cause}{tail}"
+        if self.refused.pop(action.replica_id, None) is None:
+            await self._call(partial(self._engine.stop, action.replica_id, 0.0))
+        self._journal.record(
+            "replica_failed", message, level="error", key=action.key, replica=action.replica_id
+        )  # fmt: skip
+
+    def _values(self, spec: ReplicaSpec) -> dict[str, str]:
+        return {name: self._secret(digest) for name, digest in spec.secrets}
+
+    async def _call(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,0 +1,77 @@
+"""Keeps one gateway running with the listener that the manifest in force asks for, and knows what it says.
+
+The gateway is not the control plane's to lose: it is adopted when it runs, started when it does not, and replaced only
+when its listener or limits change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from orchestrator.adapters.gateway import GatewayFailed, GatewayProcess, Listener, report
+from orchestrator.loops.journal import Journal
+from router.contract import GatewayReport
+
+CHECK_EVERY_S = 0.5
+
+
+class GatewayKeeper:
+    """`listener` is what should be; `error` why there is no gateway, "" while there is one."""
+
+    def __init__(
+        self, process: GatewayProcess, journal: Journal, client: httpx.AsyncClient, threads: ThreadPoolExecutor
+    ) -> None:
+        self._process = process
+        self._journal = journal
+        self._client = client
+        self._threads = threads
+        self._changed = asyncio.Event()
+        self.listener: Listener | None = None
+        self.pid: int | None = None
+        self.error = ""
+
+    def want(self, listener: Listener) -> None:
+        self.listener = listener
+        self._changed.set()
+
+    async def report(self) -> GatewayReport | None:
+        """What the gateway says of itself now; None: it does not answer."""
+        if self.listener is None or self.pid is None:
+            return None
+        return await report(self._client, self.listener)
+
+    async def run(self) -> None:
+        while True:
+            await self.ensure()
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), CHECK_EVERY_S if not self.error else 2.0)
+            except TimeoutError:
+                continue
+
+    async def ensure(self) -> None:
+        """Adopts or starts the wanted gateway unless it runs already; remembers why it could not."""
+        listener = self.listener
+        if listener is None:
+            return
+        loop = asyncio.get_running_loop()
+        self.pid = await loop.run_in_executor(self._threads, self._process.find, listener)
+        if self.pid is not None:
+            self.error = ""
+            return
+        try:
+            self.pid = await loop.run_in_executor(self._threads, self._process.start, listener)
+        except GatewayFailed as exc:
+            if str(exc) != self.error:
+                self._journal.record("gateway_failed", str(exc), level="error")
+            self.error = str(exc)
+            return
+        self.error = ""
+        self._journal.record("gateway_started", f"gateway listens at {listener.url} (process id {self.pid})")
+
+    async def stop(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._process.stop)
+        self.pid = None

@@ -1,0 +1,159 @@
+"""Observe: one frozen snapshot of the world from the engine, the probes and the gateway's report.
+
+What could not be asked is unknown (None), never absent and never zero; when the engine does not answer there is no
+snapshot at all. Probing is remembered here: a replica is ready from its first passed probe until three in a row fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from orchestrator.adapters.engine import EngineReplica
+from orchestrator.adapters.probe import SILENT, Probe, probe
+from orchestrator.core.entities import Exit, Observed, Replica
+from orchestrator.core.states import ReplicaState
+from router.contract import GatewayReport
+
+PROBE_PENDING_EVERY_S = 0.1
+PROBE_READY_EVERY_S = 10.0
+PROBE_FAILED_EVERY_S = 1.0
+PROBE_TIMEOUT_S = 2.0
+UNHEALTHY_AFTER = 3
+
+
+@dataclass(slots=True)
+class Health:
+    """What the probes of one replica said. `due` is when to ask again (monotonic seconds)."""
+
+    last: Probe = SILENT
+    ready: bool = False
+    failures: int = 0
+    due: float = 0.0
+
+    def note(self, answer: Probe, now: float) -> bool:
+        """Takes in one answer; returns whether readiness changed."""
+        before = self.ready, self.last.phase.split(" ")[0]
+        self.last = answer
+        if answer.ready:
+            self.ready, self.failures = True, 0
+        elif self.ready:
+            self.failures += 1
+            self.ready = self.failures < UNHEALTHY_AFTER
+        self.due = now + self._pause()
+        return before != (self.ready, answer.phase.split(" ")[0])
+
+    def _pause(self) -> float:
+        if self.ready:
+            return PROBE_FAILED_EVERY_S if self.failures else PROBE_READY_EVERY_S
+        return PROBE_PENDING_EVERY_S
+
+
+@dataclass(slots=True)
+class Prober:
+    """Probes replicas when they are due and tells `changed` when one's readiness did."""
+
+    client: httpx.AsyncClient
+    changed: Callable[[], None]
+    health: dict[str, Health] = field(default_factory=dict)
+    targets: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _new: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        while True:
+            now = time.monotonic()
+            due = [id_ for id_ in self.targets if self.health[id_].due <= now]
+            if due and await self._probe_all(due):
+                self.changed()
+            soonest = min((self.health[id_].due for id_ in self.targets), default=now + 60)
+            self._new.clear()
+            try:
+                await asyncio.wait_for(self._new.wait(), max(0.01, soonest - time.monotonic()))
+            except TimeoutError:
+                continue
+
+    async def follow(self, replicas: Iterable[EngineReplica]) -> None:
+        """Probes exactly the running ones of `replicas` from now on; those never probed are asked at once."""
+        self.targets = {r.id: (r.host, r.port) for r in replicas if r.running and r.host and r.port}
+        self.health = {id_: self.health.get(id_, Health()) for id_ in self.targets}
+        fresh = [id_ for id_, health in self.health.items() if health.due == 0.0]
+        if fresh:
+            await self._probe_all(fresh)
+            self._new.set()
+
+    def recheck(self, replica_id: str) -> None:
+        """Probes one at once, whatever was due."""
+        if replica_id in self.health:
+            self.health[replica_id].due = 0.0
+            self._new.set()
+
+    async def _probe_all(self, ids: list[str]) -> bool:
+        answers = await asyncio.gather(*(self._probe(id_) for id_ in ids))
+        now = time.monotonic()
+        known = [(self.health[i], a) for i, a in zip(ids, answers, strict=True) if i in self.health]
+        changes = [health.note(answer, now) for health, answer in known]
+        return any(changes)
+
+    async def _probe(self, id_: str) -> Probe:
+        target = self.targets.get(id_)
+        return SILENT if target is None else await probe(self.client, *target, PROBE_TIMEOUT_S)
+
+
+def snapshot(
+    listed: Iterable[EngineReplica],
+    health: Mapping[str, Health],
+    pending: Iterable[Replica],
+    failed: Iterable[Replica],
+    report: GatewayReport | None,
+    published: Mapping[str, set[str]] | None,
+) -> Observed:
+    """Joins what the sources said.
+
+    `pending` are starts under way that the engine may not list yet, `failed` starts that it refused. `published` maps
+    the tag of the newest table to the replicas in it; the gateway's word counts only for that table.
+    """
+    seen = {r.id: _replica(r, health.get(r.id)) for r in listed}
+    for extra in (*pending, *failed):
+        seen.setdefault(extra.id, extra)
+    return Observed(tuple(_with_traffic(r, report, published) for r in seen.values()))
+
+
+def _replica(listed: EngineReplica, health: Health | None) -> Replica:
+    return Replica(
+        id=listed.id,
+        key=listed.key,
+        digest=listed.digest,
+        state=_state(listed, health),
+        created_at=listed.created_at,
+        revision=listed.revision,
+        host=listed.host,
+        port=listed.port,
+        phase=health.last.phase if health else "",
+        exit=listed.exit,
+    )
+
+
+def _state(listed: EngineReplica, health: Health | None) -> ReplicaState:
+    if listed.exit is not None:
+        return ReplicaState.FAILED
+    if health is None or not listed.running:
+        return ReplicaState.STARTING
+    if health.ready:
+        return ReplicaState.READY
+    return ReplicaState.LOADING if health.last.answers else ReplicaState.STARTING
+
+
+def _with_traffic(replica: Replica, report: GatewayReport | None, published: Mapping[str, set[str]] | None) -> Replica:
+    if report is None or published is None or report.tag not in published:
+        return replica
+    routed = replica.id in published[report.tag]
+    return replace(replica, in_flight=report.in_flight.get(replica.id, 0), routed=routed)
+
+
+def refused_start(pending: Replica, reason: str) -> Replica:
+    """A start that the engine refused, as a failed replica that reconcile can count."""
+    return replace(pending, state=ReplicaState.FAILED, exit=Exit(code=None, reason=reason))

@@ -1,0 +1,292 @@
+"""Applies, rollbacks and deletes: each is an operation that is stored before it begins and resumed after a crash.
+
+    preparing (nothing has changed) --> converging (its revision is in force) --> succeeded
+             \\--> failed                        \\--> failed (still trying), superseded by a newer revision
+
+One operation prepares at a time. Convergence is reconcile's: an operation only watches its verdicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from orchestrator import manifest as manifests
+from orchestrator.adapters.gateway import bind_problem
+from orchestrator.adapters.store import Store, StoredOperation, StoredRevision
+from orchestrator.config import Config
+from orchestrator.core import diff
+from orchestrator.core.entities import Desired, VersionKey
+from orchestrator.core.errors import ConflictError, FleetError, NotFoundError
+from orchestrator.core.plan import Plan
+from orchestrator.loops.journal import Journal, Signal
+from orchestrator.loops.keeper import GatewayKeeper
+from orchestrator.loops.prepare import Prepared, Preparer, listener_of
+from orchestrator.loops.reconcile import ReconcileLoop
+from orchestrator.loops.tasks import TaskGroup
+from orchestrator.manifest import ManifestError
+
+log = structlog.get_logger("modelfleet")
+
+T = TypeVar("T")
+
+FAILED_AFTER = 3
+KEPT_REVISIONS = 20
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What was asked, as stored. `text` and `base_dir` make it whole without the file it came from."""
+
+    kind: str
+    text: str
+    file: str
+    base_dir: str
+    summary: str = ""
+    from_revision: int | None = None
+
+
+class Operations:
+    """Begins, resumes and watches operations. `changed` is notified at every step of any of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        preparer: Preparer,
+        loop: ReconcileLoop,
+        keeper: GatewayKeeper,
+        journal: Journal,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._preparer = preparer
+        self._loop = loop
+        self._keeper = keeper
+        self._journal = journal
+        self._threads = threads
+        self._tasks = TaskGroup("operation")
+        self._preparing: str | None = None
+        self.changed = Signal()
+
+    # -- plans ----------------------------------------------------------------------------------------------
+
+    async def plan(self, text: str, file: str, base_dir: Path) -> tuple[tuple[diff.Change, ...], tuple[str, ...]]:
+        """What applying this manifest would do, with warnings. Raises `ManifestError`."""
+        prepared = await self._on_thread(self._resolve, text, file, base_dir)
+        return self._preview(prepared.desired), prepared.warnings
+
+    def _resolve(self, text: str, file: str, base_dir: Path) -> Prepared:
+        return self._preparer.resolve(self._preparer.load(text, file, base_dir))
+
+    def _preview(self, after: Desired) -> tuple[diff.Change, ...]:
+        return diff.preview(self._loop.desired, after, self._loop.observed)
+
+    # -- begin ----------------------------------------------------------------------------------------------
+
+    async def apply(self, text: str, file: str, base_dir: Path, plan_digest: str) -> StoredOperation:
+        """Begins an apply. Raises `ManifestError`, or `ConflictError` when the shown plan is no longer true."""
+        changes, _ = await self.plan(text, file, base_dir)
+        if plan_digest and diff.digest(changes) != plan_digest:
+            raise ConflictError(
+                "apply: the plan that was shown is no longer what would happen, for the cluster or the sources changed "
+                "meanwhile; run it again and read the new plan"
+            )
+        return self._begin(Request("apply", text, file, str(base_dir), _summary(changes)))
+
+    def rollback(self, number: int | None) -> StoredOperation:
+        """Begins a return to revision `number`, or to the one before the current. Raises `NotFoundError`."""
+        target = self._rollback_target(number)
+        summary = f"rolled back to revision {target.revision}"
+        return self._begin(
+            Request("rollback", target.manifest, target.file, target.base_dir, summary, target.revision)
+        )  # fmt: skip
+
+    def delete(self, model: str) -> StoredOperation:
+        """Begins the removal of a model from what is in force. Raises `NotFoundError`."""
+        current = self._store.current_revision()
+        if current is None or model not in current.desired.models:
+            names = ", ".join(sorted(current.desired.models)) if current else ""
+            raise NotFoundError(f"model {model!r}: not in force; the models are: {names or 'none'}; name one of them")
+        text = manifests.without_model(current.manifest, model)
+        request = Request("delete", text, current.file, current.base_dir, f"deleted model {model}", current.revision)
+        return self._begin(request)
+
+    def resume(self) -> None:
+        """Takes up what an earlier process left: preparations start again, convergence is watched on."""
+        for operation in self._store.open_operations():
+            if operation.state == "preparing":
+                self._journal.record(
+                    "operation_resumed", f"{operation.kind} {operation.id} begins again after a restart"
+                )
+                self._preparing = operation.id
+                self._tasks.spawn(self._run(operation), name=operation.id)
+            else:
+                self._tasks.spawn(self._watch(operation), name=operation.id)
+
+    async def close(self) -> None:
+        await self._tasks.cancel()
+
+    def _begin(self, request: Request) -> StoredOperation:
+        if self._preparing is not None:
+            raise ConflictError(
+                f"{request.kind}: operation {self._preparing} is being prepared; one is prepared at a time; wait for "
+                f"it (`modelfleet status`)"
+            )
+        operation = self._store.add_operation(request.kind, msgspec.json.encode(request).decode(), "begins")
+        self._preparing = operation.id
+        self._tasks.spawn(self._run(operation), name=operation.id)
+        return operation
+
+    def _rollback_target(self, number: int | None) -> StoredRevision:
+        current = self._store.current_revision()
+        if current is None:
+            raise NotFoundError("rollback: nothing was ever applied; apply a manifest first")
+        if number is None:
+            number = current.revision - 1
+        target = self._store.revision(number)
+        if target is None or number == current.revision:
+            raise NotFoundError(
+                f"rollback: revision {number} is not an earlier one; revisions go from 1 to {current.revision} "
+                f"(current); see `modelfleet history`"
+            )
+        return target
+
+    # -- run ------------------------------------------------------------------------------------------------
+
+    async def _run(self, operation: StoredOperation) -> None:
+        request = msgspec.json.decode(operation.request, type=Request)
+        try:
+            desired = await self._prepare(operation, request)
+        except FleetError as exc:
+            self._fail(operation, exc)
+            return
+        finally:
+            self._preparing = None
+        revision = self._store.add_revision(
+            operation=operation.id, kind=request.kind, file=request.file, base_dir=request.base_dir,
+            summary=request.summary, manifest=request.text, desired=desired,
+        )  # fmt: skip
+        message = f"revision {revision.revision} is in force: {request.summary}"
+        self._journal.record("revision_applied", message, revision=revision.revision)
+        self.enforce(revision)
+        stored = self._store.operation(operation.id)
+        if stored is not None:
+            await self._watch(stored)
+
+    def enforce(self, revision: StoredRevision) -> None:
+        """Makes a stored revision the one that runs."""
+        manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
+        self._keeper.want(listener_of(manifest, self._config))
+        self._loop.set_desired(revision.desired)
+        self.changed.notify()
+
+    async def _prepare(self, operation: StoredOperation, request: Request) -> Desired:
+        def step(sentence: str) -> None:
+            runner.call_soon_threadsafe(self._step, operation.id, sentence)
+
+        runner = asyncio.get_running_loop()
+        if request.from_revision is not None:
+            return await self._on_thread(self._restore, request, step)
+        return await self._on_thread(self._fetch, request, step)
+
+    def _fetch(self, request: Request, step: Callable[[str], None]) -> Desired:
+        manifest = self._preparer.load(request.text, request.file, Path(request.base_dir))
+        self._check_listener(manifest)
+        return self._preparer.fetch(manifest, step).desired
+
+    def _restore(self, request: Request, step: Callable[[str], None]) -> Desired:
+        """What a stored revision desired, to the byte: sources are not read again."""
+        stored = self._store.revision(request.from_revision or 0)
+        if stored is None:
+            raise NotFoundError(f"revision {request.from_revision}: not in the store; see `modelfleet history`")
+        manifest = manifests.load(request.text, file=request.file, base_dir=Path(request.base_dir))
+        self._check_listener(manifest)
+        wanted = {name: model for name, model in stored.desired.models.items() if name in manifest.models}
+        self._preparer.require(wanted, manifest, step)
+        return Desired(models=wanted)
+
+    def _check_listener(self, manifest: manifests.Manifest) -> None:
+        """A port that somebody else uses is found before anything changes."""
+        wanted, held = listener_of(manifest, self._config), self._keeper.listener
+        running = self._keeper.pid is not None and held is not None
+        ports = {"port": (wanted.host, wanted.port), "metrics_port": ("127.0.0.1", wanted.metrics_port)}
+        for field, (host, port) in ports.items():
+            if running and held is not None and getattr(held, field) == port:
+                continue
+            if problem := bind_problem(host, port):
+                raise ManifestError((manifest.diagnostic(("gateway", field), (
+                    f"{port}: {problem} on {host}; it must be free; end what listens there, or name another port"
+                )),))  # fmt: skip
+
+    def _step(self, operation: str, sentence: str) -> None:
+        self._store.update_operation(operation, step=sentence)
+        self.changed.notify()
+
+    def _fail(self, operation: StoredOperation, error: FleetError) -> None:
+        diagnostics = error.diagnostics if isinstance(error, ManifestError) else ()
+        self._store.end_operation(operation, "failed", str(error), msgspec.json.encode(diagnostics).decode())
+        self._journal.record("operation_failed", f"{operation.kind} changed nothing: {error}", level="error")
+        self.changed.notify()
+
+    # -- watch ----------------------------------------------------------------------------------------------
+
+    async def _watch(self, operation: StoredOperation) -> None:
+        """Ends the operation when its revision has converged or persistently fails."""
+        while True:
+            seen = self._loop.decided.count
+            stored = self._store.operation(operation.id)
+            if stored is None or stored.state != "converging":
+                self.changed.notify()
+                return
+            plan = self._loop.plan
+            if plan is not None and self._loop.plan_revision == stored.revision and self._settle(stored, plan):
+                self.changed.notify()
+                return
+            self.changed.notify()
+            await self._loop.decided.wait(seen, 5.0)
+
+    def _settle(self, operation: StoredOperation, plan: Plan) -> bool:
+        if plan.is_converged and not plan.memory.draining:
+            self._store.end_operation(operation, "succeeded")
+            self._journal.record("converged", f"revision {operation.revision} runs", revision=operation.revision or 0)
+            self._collect_garbage()
+            return True
+        waiting = [v for v in plan.verdicts.values() if v.state in ("starting", "updating", "failed")]
+        hopeless = [v for v in waiting if self._attempts(v.key, plan) >= FAILED_AFTER and v.state == "failed"]
+        if not waiting or len(hopeless) < len(waiting):
+            return False
+        reasons = "; ".join(f"{v.key}: {v.reason}" for v in hopeless)
+        message = f"revision {operation.revision} did not converge, and is still tried: {reasons}"
+        self._store.end_operation(operation, "failed", message)
+        self._journal.record("not_converged", message, level="error", revision=operation.revision or 0)
+        return True
+
+    def _attempts(self, key: VersionKey, plan: Plan) -> int:
+        wanted = self._loop.desired.versions().get(key)
+        failures = plan.memory.failures.get(wanted.digest) if wanted else None
+        return failures.count if failures else 0
+
+    def _collect_garbage(self) -> None:
+        kept = [r.desired for r in self._store.revisions(KEPT_REVISIONS)]
+        try:
+            self._preparer.collect_garbage(kept)
+        except OSError as exc:
+            self._journal.record("garbage_kept", f"old artifacts could not be removed: {exc}", level="warning")
+
+    async def _on_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *arguments))
+
+
+def _summary(changes: tuple[diff.Change, ...]) -> str:
+    """One line for the history: the targets that change."""
+    targets = list(dict.fromkeys(f"{c.symbol}{c.target}" for c in changes))
+    shown = ", ".join(targets[:6])
+    return f"{shown} and {len(targets) - 6} more" if len(targets) > 6 else shown or "nothing changed"

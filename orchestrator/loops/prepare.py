@@ -1,0 +1,193 @@
+"""From a manifest's text to a desired state: reads, checks, fetches and builds all that an apply needs.
+
+Nothing here changes what runs: when it fails, nothing has happened but downloads into content-addressed stores.
+`resolve` (for a plan) computes names only; `fetch` (for an apply) makes what they name exist. Blocking: use a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator import manifest as manifests
+from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.engine import Engine, RuntimeRequest
+from orchestrator.adapters.gateway import Listener
+from orchestrator.adapters.state_dir import StateDir
+from orchestrator.config import Config
+from orchestrator.core.entities import Desired, DesiredModel, VersionKey
+from orchestrator.core.errors import ConflictError, FleetError
+from orchestrator.loops.desired import Resolved, build
+from orchestrator.manifest import Manifest, ManifestError, VersionConfig
+
+PARALLEL_FETCHES = 4
+REQUIREMENTS = "requirements.txt"
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A manifest that could be applied: `desired` has everything resolved. `warnings` are sentences."""
+
+    manifest: Manifest
+    desired: Desired
+    warnings: tuple[str, ...] = ()
+
+
+class Preparer:
+    """Turns manifests into desired states for one cluster on one engine."""
+
+    def __init__(self, config: Config, state: StateDir, engine: Engine, cluster: str) -> None:
+        self._config = config
+        self._state = state
+        self._engine = engine
+        self._cluster = cluster
+        self._artifacts = ArtifactStore(state.artifacts)
+
+    def load(self, text: str, file: str, base_dir: Path) -> Manifest:
+        """Reads and checks the manifest against its rules, this cluster and the world. Raises `ManifestError`."""
+        manifest = manifests.load(text, file=file, base_dir=base_dir)
+        problems = manifests.check_world(manifest, environ=os.environ)
+        if problems:
+            raise ManifestError(problems)
+        self._check_cluster(manifest)
+        return manifest
+
+    def resolve(self, manifest: Manifest) -> Prepared:
+        """The desired state as an apply would make it, without fetching or building anything."""
+        artifacts = {key: self._artifacts.digest(v.source, manifest.base_dir)
+                     for key, v in versions_of(manifest) if v.source}  # fmt: skip
+        runtimes = {key: self._engine.runtime_id(self._runtime(v, manifest.base_dir))
+                    for key, v in versions_of(manifest)}  # fmt: skip
+        resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
+        return Prepared(manifest, build(manifest, resolved), self._warnings(manifest))
+
+    def fetch(self, manifest: Manifest, step: Step) -> Prepared:
+        """Fetches every source and builds every runtime, a few at a time, then resolves. Raises `FleetError`."""
+        versions = list(versions_of(manifest))
+        with ThreadPoolExecutor(PARALLEL_FETCHES, thread_name_prefix="fetch") as pool:
+            fetched = dict(pool.map(lambda item: self._fetch_source(manifest, item[0], item[1], step), versions))
+        runtimes = {}
+        for key, version in versions:
+            source = fetched[key]
+            request = self._runtime(version, manifest.base_dir, source[1] if source else None)
+            runtimes[key] = self._ensure_runtime(manifest, key, request, step)
+        artifacts = {key: source[0] for key, source in fetched.items() if source}
+        resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
+        return Prepared(manifest, build(manifest, resolved), self._warnings(manifest))
+
+    def require(self, models: Mapping[str, DesiredModel], manifest: Manifest, step: Step) -> None:
+        """Makes sure that what a stored revision names still exists: artifacts are kept, runtimes built again."""
+        for model in models.values():
+            for version in model.versions.values():
+                artifact = self._artifacts.path(version.spec.artifact) if version.spec.artifact else None
+                config = manifest.models[model.name].versions[version.key.version]
+                built = self._ensure_runtime(
+                    manifest, version.key, self._runtime(config, manifest.base_dir, artifact), step
+                )  # fmt: skip
+                if built != version.spec.runtime:
+                    raise ConflictError(
+                        f"{version.key}: its runtime was {version.spec.runtime}, and can only be built as {built} now; "
+                        f"apply the manifest again instead"
+                    )
+
+    def locate(self, digest: str) -> Path:
+        return self._artifacts.path(digest)
+
+    def collect_garbage(self, keep: Iterable[Desired]) -> None:
+        """Removes artifacts that no desired state in `keep` names."""
+        self._artifacts.remove_unreferenced({v.spec.artifact for d in keep for v in d.versions().values()})
+
+    def _fetch_source(
+        self, manifest: Manifest, key: VersionKey, version: VersionConfig, step: Step
+    ) -> tuple[VersionKey, tuple[str, Path] | None]:
+        if not version.source:
+            return key, None
+        step(f"reading the source of {key}: {version.source}")
+        try:
+            artifact = self._artifacts.fetch(version.source, manifest.base_dir, None)
+        except FleetError as exc:
+            raise self._located(manifest, key, "source", exc) from exc
+        return key, (artifact.digest, artifact.path)
+
+    def _ensure_runtime(self, manifest: Manifest, key: VersionKey, request: RuntimeRequest, step: Step) -> str:
+        try:
+            return self._engine.ensure_runtime(request, lambda sentence: step(f"{key}: {sentence}"))
+        except FleetError as exc:
+            raise self._located(manifest, key, "image" if request.image else "backend", exc) from exc
+
+    def _runtime(self, version: VersionConfig, base_dir: Path, artifact: Path | None = None) -> RuntimeRequest:
+        if version.image:
+            return RuntimeRequest(image=version.image)
+        return RuntimeRequest(
+            backend=version.backend or "", requirements=self._requirements(version, base_dir, artifact)
+        )
+
+    def _requirements(self, version: VersionConfig, base_dir: Path, artifact: Path | None) -> bytes:
+        """The version's own requirements: from the fetched artifact, or before that from a local source."""
+        if artifact is None and version.source and "://" not in version.source:
+            artifact = base_dir / version.source
+        if artifact is None:
+            return b""
+        file = artifact / REQUIREMENTS
+        return file.read_bytes() if file.is_file() else b""
+
+    def _secrets(self, manifest: Manifest) -> dict[VersionKey, dict[str, str]]:
+        return {
+            key: {name: self._state.keep_secret(self._secret_value(ref, manifest.base_dir))
+                  for name, ref in version.secrets.items()}
+            for key, version in versions_of(manifest)
+            if version.secrets
+        }  # fmt: skip
+
+    @staticmethod
+    def _secret_value(ref: manifests.SecretRef, base_dir: Path) -> str:
+        if ref.file is not None:
+            return (base_dir / ref.file).read_text().rstrip("\n")
+        return os.environ[ref.env or ""]
+
+    def _check_cluster(self, manifest: Manifest) -> None:
+        if manifest.says("cluster") and manifest.cluster != self._cluster and not self._config.cluster:
+            raise ManifestError((manifest.diagnostic(("cluster",), (
+                f"{manifest.cluster!r}; this control plane runs cluster {self._cluster!r}; write that name, or start "
+                f"another control plane with its own --state-dir"
+            )),))  # fmt: skip
+        if manifest.says("engine") and manifest.engine != self._engine.name and not self._config.engine:
+            raise ManifestError((manifest.diagnostic(("engine",), (
+                f"{manifest.engine!r}; this control plane runs the {self._engine.name} engine; write that name, or "
+                f"`modelfleet down` and `modelfleet up --engine {manifest.engine}`"
+            )),))  # fmt: skip
+
+    def _warnings(self, manifest: Manifest) -> tuple[str, ...]:
+        warnings = []
+        if manifest.says("engine") and manifest.engine != self._engine.name:
+            warnings.append(f"engine: the manifest says {manifest.engine}, --engine {self._engine.name} overrides it")
+        if manifest.says("cluster") and manifest.cluster != self._cluster:
+            warnings.append(f"cluster: the manifest says {manifest.cluster}, --cluster {self._cluster} overrides it")
+        return tuple(warnings)
+
+    @staticmethod
+    def _located(manifest: Manifest, key: VersionKey, field: str, error: FleetError) -> FleetError:
+        """The same error, with the place in the manifest that caused it, when the user can mend it there."""
+        if not 400 <= error.status < 500 or isinstance(error, ConflictError):
+            return error
+        return ManifestError((manifest.diagnostic(("models", key.model, "versions", key.version, field), str(error)),))
+
+
+def versions_of(manifest: Manifest) -> list[tuple[VersionKey, VersionConfig]]:
+    return [(VersionKey(m, v), c) for m, model in manifest.models.items() for v, c in model.versions.items()]
+
+
+def listener_of(manifest: Manifest, config: Config) -> Listener:
+    """Where the gateway of this manifest listens; ports given to the process come first."""
+    gateway = manifest.gateway
+    return Listener(
+        host=gateway.host,
+        port=config.gateway_port or gateway.port,
+        metrics_port=config.metrics_port or gateway.metrics_port,
+        limits=asdict(gateway.limits),
+    )

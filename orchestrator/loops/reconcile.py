@@ -1,0 +1,162 @@
+"""The reconcile loop: observe, decide, act, until told to stop. All rules are in `core/reconcile.py`.
+
+It runs when something happened (an engine event, a probe that changed, an action that ended, a new revision), when the
+last decision asked for it (a back-off or a drain that ends), and every `RESYNC_S` in case an event was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from orchestrator.adapters.engine import Engine, EngineUnavailable
+from orchestrator.core.entities import Desired, Observed
+from orchestrator.core.plan import Memory, Plan, Policy
+from orchestrator.core.reconcile import reconcile
+from orchestrator.core.states import ReplicaState
+from orchestrator.loops.executor import Executor
+from orchestrator.loops.journal import Journal, Signal
+from orchestrator.loops.keeper import GatewayKeeper
+from orchestrator.loops.observe import Prober, snapshot
+from orchestrator.loops.routing import TableBoard
+
+log = structlog.get_logger("modelfleet")
+
+RESYNC_S = 10.0
+RESYNC_BUSY_S = 0.25
+ENGINE_RETRY_S = 1.0
+
+
+class ReconcileLoop:
+    """Drives one cluster towards `desired`. `plan` and `observed` are the last ones, for status."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        board: TableBoard,
+        prober: Prober,
+        keeper: GatewayKeeper,
+        executor: Executor,
+        journal: Journal,
+        threads: ThreadPoolExecutor,
+        policy: Policy,
+    ) -> None:
+        self._engine = engine
+        self._board = board
+        self._prober = prober
+        self._keeper = keeper
+        self._executor = executor
+        self._journal = journal
+        self._threads = threads
+        self._policy = policy
+        self._wake = asyncio.Event()
+        self._memory = Memory(routed=board.routed)
+        self.desired = Desired()
+        self.observed = Observed()
+        self.plan: Plan | None = None
+        self.plan_revision: int | None = None
+        self.engine_error = ""
+        self.decided = Signal()
+        self.frozen = False
+
+    def set_desired(self, desired: Desired) -> None:
+        self.desired = desired
+        self.wake()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = await self.step()
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def step(self) -> float:
+        """One observation, decision and act. Returns the seconds until the next is due without a wake-up."""
+        if self.frozen:
+            return RESYNC_S
+        observed = await self._observe()
+        if observed is None:
+            return ENGINE_RETRY_S
+        began = time.time()
+        desired = self.desired
+        plan = reconcile(desired, observed, self._memory, began, self._policy)
+        self._note_ready(observed)
+        self._memory, self.observed, self.plan = plan.memory, observed, plan
+        self.plan_revision = desired.revision
+        if self._board.publish(plan.routes, {r.id: r for r in observed.replicas}):
+            log.debug("table published", tag=self._board.tag)
+        self._executor.execute(plan.actions)
+        self.decided.notify()
+        return self._pause(plan, began)
+
+    def watch_events(self, stopped: threading.Event, wake: Callable[[], None]) -> None:
+        """Blocks on the engine's events and wakes the loop for each; run it on a thread of its own."""
+        while not stopped.is_set():
+            try:
+                for _ in self._engine.events(stopped):
+                    wake()
+            except EngineUnavailable:
+                stopped.wait(ENGINE_RETRY_S)
+                wake()
+
+    async def _observe(self) -> Observed | None:
+        pending = tuple(self._executor.pending.values())
+        try:
+            listed = await asyncio.get_running_loop().run_in_executor(self._threads, self._engine.replicas)
+        except EngineUnavailable as exc:
+            self._engine_away(str(exc))
+            return None
+        self._engine_back()
+        await self._prober.follow(listed)
+        report = await self._keeper.report() if self._has_unwanted() else None
+        refused = tuple(self._executor.refused.values())
+        return snapshot(listed, self._prober.health, pending, refused, report, self._board.published)
+
+    def _has_unwanted(self) -> bool:
+        """Whether anything drains: only then the gateway's counts matter."""
+        return bool(self._memory.draining)
+
+    def _pause(self, plan: Plan, now: float) -> float:
+        busy = RESYNC_BUSY_S if plan.memory.draining else RESYNC_S
+        if plan.wake_at is None:
+            return busy
+        return max(0.02, min(busy, plan.wake_at - now))
+
+    def _note_ready(self, observed: Observed) -> None:
+        before = {r.id for r in self.observed.replicas if r.state is ReplicaState.READY}
+        if self.plan is None:
+            self._note_adopted(observed)
+            return
+        for replica in observed.replicas:
+            if replica.state is ReplicaState.READY and replica.id not in before:
+                took = time.time() - replica.created_at
+                self._journal.record(
+                    "replica_ready", f"ready {took:.1f} s after it was created",
+                    key=replica.key, replica=replica.id, revision=replica.revision,
+                )  # fmt: skip
+
+    def _note_adopted(self, observed: Observed) -> None:
+        live = [r for r in observed.replicas if r.exit is None]
+        if live:
+            self._journal.record("replicas_adopted", f"adopted {len(live)} replicas that were running")
+
+    def _engine_away(self, reason: str) -> None:
+        if not self.engine_error:
+            self._journal.record("engine_unavailable", f"{reason}; what runs is left as it is", level="error")
+        self.engine_error = reason
+        self.decided.notify()
+
+    def _engine_back(self) -> None:
+        if self.engine_error:
+            self._journal.record("engine_available", "the engine answers again")
+        self.engine_error = ""
