@@ -1,6 +1,6 @@
 """A directory per replica under the state directory: its secrets, and with the process engine its record and log.
 
-`replicas/` is 0700, so that what lies below is its owner's alone on the host. The secrets' own directory and files are
+`root` is 0700, so that what lies below is its owner's alone on the host. The secrets' own directory and files are
 readable by everybody *below* that door, because a container sees just them, as uid 65534, through a bind mount.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 class ReplicaDirs:
-    """All replica directories of one cluster. Nothing is made before `prepare`."""
+    """All replica directories of one cluster on one kind of engine. Nothing is made before `prepare`."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self.root = state_dir / "replicas"
+    def __init__(self, root: Path) -> None:
+        self.root = root
 
     def prepare(self) -> None:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

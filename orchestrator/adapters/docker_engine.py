@@ -71,7 +71,7 @@ class DockerEngine:
         self.cluster = cluster
         self.images = ImageBuilder(state_dir, base_image, calls := DockerCalls(host, timeout_s))
         self._calls = calls
-        self._dirs = ReplicaDirs(state_dir)
+        self._dirs = ReplicaDirs(state_dir / "containers" / cluster)
         self._placement: Placement | None = None
         # Ids that this process has begun to start: a container of theirs that does not run yet was not abandoned.
         self._started: set[str] = set()

@@ -41,6 +41,7 @@ from orchestrator.adapters.engine import (
     StartFailed,
 )
 from orchestrator.adapters.environments import Environment, Environments
+from orchestrator.core.entities import VersionKey
 from orchestrator.core.errors import NotFoundError
 
 # Below the range that the kernel takes for outgoing connections: one of those could hold the port when the server
@@ -62,7 +63,7 @@ class ProcessEngine:
     def __init__(self, cluster: str, state_dir: Path, *, allow_own_interpreter: bool = True) -> None:
         self.cluster = cluster
         self._state_dir = state_dir
-        self._dirs = ReplicaDirs(state_dir)
+        self._dirs = ReplicaDirs(state_dir / "processes" / cluster)
         self._environments = Environments(state_dir / "environments", allow_own=allow_own_interpreter)
         # Ids that this process has begun to start: one of them that does not run yet was not abandoned.
         self._started: set[str] = set()
@@ -162,10 +163,8 @@ class ProcessEngine:
         return {process.id for process in self._processes() if process.alive() and process.was_started()}
 
     def _observe(self, process: ReplicaProcess) -> EngineReplica | None:
-        """None for another cluster's, and for one that was removed while we looked."""
+        """None for one that was removed while we looked."""
         try:
-            if process.launch()["cluster"] != self.cluster:
-                return None
             return process.observe(starting=process.id in self._started)
         except FileNotFoundError:
             return None
@@ -186,7 +185,7 @@ class ProcessEngine:
         directory.mkdir(mode=0o700)
         secrets_dir = self._dirs.write_secrets(launch.replica_id, launch.secrets)
         with self._lock:
-            port = self._ports[launch.replica_id] = self._free_port()
+            port = self._ports[launch.replica_id] = self._free_port(launch.spec.key)
         record = self._record(launch, environment_found, directory, secrets_dir, port)
         temporary = directory / "launch.tmp"
         temporary.touch(mode=0o600)
@@ -209,7 +208,6 @@ class ProcessEngine:
         bytecode = str(environment_found.bytecode)
         ours = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": bytecode}
         return {
-            "cluster": self.cluster,
             "model": spec.model,
             "version": spec.version,
             "revision": launch.revision,
@@ -222,12 +220,14 @@ class ProcessEngine:
             "cwd": str(directory),
         }
 
-    def _free_port(self) -> int:
+    def _free_port(self, key: VersionKey) -> int:
         taken = set(self._ports.values()) | {replica.port for replica in self.replicas()}
         for port in random.sample(PORTS, len(PORTS)):
             if port not in taken and _can_bind(port):
                 return port
-        raise StartFailed(f"no free port in {PORTS.start}..{PORTS.stop - 1} on 127.0.0.1; end what holds them")
+        raise StartFailed(
+            f"{key}: cannot start: no free port in {PORTS.start}..{PORTS.stop - 1} on 127.0.0.1; free some"
+        )
 
     def _launch(self, launch: Launch) -> None:
         """Returns when the server's process runs; the launcher's first process ends then, its second stays."""

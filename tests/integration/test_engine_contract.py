@@ -1,0 +1,279 @@
+"""What every engine promises (orchestrator/adapters/engine.py), asked of the fake, of processes and of Docker alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from orchestrator.adapters.engine import EngineEvent, RuntimeBuildFailed, RuntimeRequest
+from orchestrator.core.entities import VersionKey
+from orchestrator.core.errors import NotFoundError
+from tests.fakes.engine_lab import EngineLab, until
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class TestStart:
+    def test_lists_a_started_replica_with_what_it_was_started_from(self, lab: EngineLab) -> None:
+        launch = lab.launch()
+        before = time.time()
+
+        lab.engine.start(launch)
+
+        (replica,) = lab.engine.replicas()
+        assert replica.id == launch.replica_id
+        assert replica.key == VersionKey("act", "1")
+        assert (replica.digest, replica.revision) == (launch.digest, 7)
+        assert replica.running
+        assert replica.exit is None
+        assert before - 2 < replica.created_at < time.time() + 2
+
+    def test_gives_an_address_that_answers(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+
+        replica = lab.ready(replica_id)
+
+        assert replica.host
+        assert replica.port
+
+    def test_started_twice_is_one_replica(self, lab: EngineLab) -> None:
+        launch = lab.launch()
+        lab.engine.start(launch)
+        first = lab.find(launch.replica_id)
+
+        lab.engine.start(launch)
+
+        assert first is not None
+        assert [r.engine_id for r in lab.engine.replicas()] == [first.engine_id]
+
+    def test_several_of_one_version_have_addresses_of_their_own(self, lab: EngineLab) -> None:
+        ids = [lab.start() for _ in range(3)]
+
+        replicas = [lab.ready(replica_id) for replica_id in ids]
+
+        assert len({(r.host, r.port) for r in replicas}) == 3
+
+
+class TestStop:
+    def test_removes_the_replica(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        lab.engine.stop(replica_id, grace_s=10)
+
+        assert lab.engine.replicas() == []
+
+    def test_of_an_absent_replica_is_success(self, lab: EngineLab) -> None:
+        lab.engine.stop("never-there", grace_s=1)
+
+    def test_of_an_ended_replica_removes_it(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.kill(replica_id)
+        lab.ended(replica_id)
+
+        lab.engine.stop(replica_id, grace_s=1)
+
+        assert lab.engine.replicas() == []
+
+    def test_leaves_the_others_alone(self, lab: EngineLab) -> None:
+        stays, goes = lab.start(), lab.start()
+
+        lab.engine.stop(goes, grace_s=1)
+
+        assert [r.id for r in lab.engine.replicas() if r.running] == [stays]
+
+
+class TestEnd:
+    def test_a_killed_replica_is_listed_as_ended_with_its_last_lines(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        lab.kill(replica_id)
+
+        end = lab.ended(replica_id).exit
+        assert end is not None
+        assert end.code == 137
+        assert end.reason == "killed by SIGKILL (exit code 137)"
+        assert "first words" in end.log_tail
+
+    def test_the_reason_is_the_sentence_of_the_model_server(self, lab: EngineLab) -> None:
+        replica_id = lab.start("raise")
+
+        end = lab.ended(replica_id).exit
+
+        assert end is not None
+        assert end.code == 70
+        assert "the weights are cursed" in end.reason
+        assert "{" not in end.reason
+
+    def test_too_little_memory_is_told_apart_from_a_kill(self, lab: EngineLab) -> None:
+        replica_id = lab.start("hog")
+
+        end = lab.ended(replica_id).exit
+
+        assert end is not None
+        assert end.oom_killed
+        assert end.reason == (
+            "out of memory: it needs more than its limit of 256Mi; raise resources.memory of this version"
+        )
+
+
+class TestEvents:
+    def test_tell_a_kill_within_a_second(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        with lab.listening() as told:
+            killed_at = time.monotonic()
+            lab.kill(replica_id)
+            until("die was told", lambda: EngineEvent("die", replica_id) in told)
+            took_s = time.monotonic() - killed_at
+
+        assert took_s < 1.0
+
+    def test_begin_with_resync_and_tell_a_start(self, lab: EngineLab) -> None:
+        with lab.listening() as told:
+            replica_id = lab.start()
+            until("start was told", lambda: EngineEvent("start", replica_id) in told)
+
+        assert told[0] == EngineEvent("resync")
+
+    def test_tell_nothing_of_another_cluster(self, lab: EngineLab) -> None:
+        other = lab.another_control_plane("test-other-cluster")
+        other.prepare()
+        theirs = lab.launch()
+        try:
+            with lab.listening() as told:
+                other.start(theirs)
+                ours = lab.start()
+                until("ours was told", lambda: EngineEvent("start", ours) in told)
+        finally:
+            other.teardown()
+            other.close()
+
+        assert theirs.replica_id not in {event.replica_id for event in told}
+
+
+class TestLogs:
+    def test_give_lines_with_moment_and_stream(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        lines = list(lab.engine.logs(replica_id))
+
+        by_text = {line.text: line for line in lines}
+        assert by_text["first words"].stream == "stdout"
+        assert by_text["on the error stream"].stream == "stderr"
+        assert abs(by_text["first words"].at - time.time()) < 120
+        assert {line.replica_id for line in lines} == {replica_id}
+
+    def test_tail_bounds_the_lines(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        assert len(list(lab.engine.logs(replica_id, tail=1))) == 1
+
+    def test_of_an_unknown_replica_are_not_found(self, lab: EngineLab) -> None:
+        with pytest.raises(NotFoundError, match="replica 'nobody': not found"):
+            lab.engine.logs("nobody")
+
+    def test_followed_end_when_stopped(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        stopped, seen = threading.Event(), []
+        thread = threading.Thread(
+            target=lambda: seen.extend(lab.engine.logs(replica_id, follow=True, stopped=stopped)), daemon=True
+        )
+        thread.start()
+
+        stopped.set()
+        thread.join(5)
+
+        assert not thread.is_alive()
+
+    def test_followed_end_with_the_replica(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        lines = lab.engine.logs(replica_id, follow=True)
+        first = next(lines)
+
+        lab.kill(replica_id)
+
+        assert first.replica_id == replica_id
+        assert isinstance(list(lines), list)
+
+
+class TestRuntime:
+    def test_its_id_is_known_before_and_stays_the_same(self, lab: EngineLab) -> None:
+        request = RuntimeRequest(backend="python")
+        before = lab.engine.runtime_id(request)
+
+        built = lab.engine.ensure_runtime(request)
+
+        assert built == lab.engine.runtime_id(request)
+        if not lab.is_real or lab.engine.name == "process":
+            assert built == before
+
+    def test_requirements_make_it_another_one(self, lab: EngineLab) -> None:
+        plain = lab.engine.runtime_id(RuntimeRequest(backend="python"))
+
+        with_requirements = lab.engine.runtime_id(RuntimeRequest(backend="python", requirements=b"httpx\n"))
+
+        assert with_requirements != plain
+
+    def test_an_unknown_backend_is_refused_with_those_that_exist(self, lab: EngineLab) -> None:
+        if not lab.is_real:
+            pytest.skip("the fake takes any backend")
+        with pytest.raises(RuntimeBuildFailed, match="backend 'cobol': unknown; the backends are python, sklearn"):
+            lab.engine.runtime_id(RuntimeRequest(backend="cobol"))
+
+
+class TestTeardown:
+    def test_leaves_nothing_and_may_be_repeated(self, lab: EngineLab) -> None:
+        lab.start()
+        lab.start()
+
+        lab.engine.teardown()
+        lab.engine.teardown()
+
+        assert lab.engine.replicas() == []
+
+    def test_leaves_another_cluster_alone(self, lab: EngineLab) -> None:
+        other = lab.another_control_plane("test-other-cluster")
+        other.prepare()
+        theirs = lab.launch()
+        other.start(theirs)
+
+        try:
+            lab.engine.teardown()
+
+            assert [r.id for r in other.replicas() if r.running] == [theirs.replica_id]
+        finally:
+            other.teardown()
+            other.close()
+
+
+class TestAdoption:
+    def test_a_new_control_plane_sees_and_ends_what_runs(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        successor = lab.another_control_plane()
+
+        (replica,) = successor.replicas()
+        assert (replica.id, replica.running) == (replica_id, True)
+        assert lab.answers(replica)
+        successor.stop(replica_id, grace_s=5)
+        assert lab.engine.replicas() == []
+        successor.close()
+
+    def test_a_new_control_plane_sees_how_a_replica_ended_while_none_was_up(self, lab: EngineLab) -> None:
+        replica_id = lab.start("raise")
+        lab.ended(replica_id)
+
+        successor = lab.another_control_plane()
+
+        (replica,) = successor.replicas()
+        assert replica.exit is not None
+        assert "the weights are cursed" in replica.exit.reason
+        successor.close()
