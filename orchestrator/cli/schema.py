@@ -1,0 +1,16 @@
+"""`modelfleet schema`."""
+
+from __future__ import annotations
+
+from orchestrator.cli.verb import Session, verb
+
+
+@verb(
+    "modelfleet schema > models.schema.json",
+    "# yaml-language-server: $schema=models.schema.json    (first line of models.yaml)",
+)
+def schema(session: Session) -> None:
+    """Print the JSON Schema of models.yaml, for editors."""
+    from orchestrator.manifest import json_schema  # noqa: PLC0415
+
+    session.out.json(json_schema())
