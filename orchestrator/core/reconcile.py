@@ -14,9 +14,11 @@ Here they are put together, under the one rule that spans versions: few start at
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from orchestrator.core.entities import Desired, Observed, VersionKey
 from orchestrator.core.failures import FailureCount, count_failures
@@ -75,17 +77,19 @@ def _pick_starts(decisions: Iterable[_Decision], observed: Observed, at: Situati
     """
     starting = sum(1 for r in observed.replicas if r.state in PENDING and not at.history.was_ready(r.id))
     budget = max(0, at.policy.max_starting - starting)
-    ranked = sorted(rank for d in decisions for rank in _ranks(d, at.failures))
-    return Counter(key for *_, key in ranked[:budget])
+    ranked = (rank for d in decisions for rank in _ranks(d, at.failures))
+    # Stable: equals start in order of their names, which is the order of the rosters.
+    first = heapq.nsmallest(budget, ranked, key=itemgetter(0))
+    return Counter(key for _, key in first)
 
 
-def _ranks(decision: _Decision, failures: FailureCount) -> Iterable[tuple[bool, int, int, VersionKey]]:
+def _ranks(decision: _Decision, failures: FailureCount) -> Iterable[tuple[tuple[bool, int, int], VersionKey]]:
     """The place in the queue of each replica that may start; a version that keeps failing goes behind its equals."""
     roster = decision.roster
     failed = failures.of(roster)
     have = len(roster.serving) + len(roster.pending)
     for nth in range(decision.staffing.may_start):
-        yield bool(roster.serving), failed.count if failed else 0, have + nth, roster.key
+        yield (bool(roster.serving), failed.count if failed else 0, have + nth), roster.key
 
 
 def _actions(decisions: list[_Decision], starts: Mapping[VersionKey, int], revision: int) -> tuple[Action, ...]:

@@ -1,0 +1,226 @@
+"""What an apply will do, in words for people: one `Change` a line, each with every reason for it.
+
+A preview compares two desired states; what runs only fills in counts. It says what `reconcile.py` will do and decides
+nothing. Values of environment variables and secrets are never shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, Observed, ReplicaSpec, Resources
+from orchestrator.core.states import LIVE
+
+Symbol = Literal["+", "~", "-"]
+
+# Settings of a version that the gateway or the control plane obeys: a change of one restarts no replica.
+LIVE_SETTINGS = (
+    "concurrency",
+    "queue_max",
+    "queue_timeout_ms",
+    "request_timeout_ms",
+    "idempotent",
+    "startup_timeout_s",
+    "drain_timeout_s",
+)
+SHOWN_DIGITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a preview: what happens to `target` (`iris` or `iris@1`), and why ("" when the sentence says it)."""
+
+    symbol: Symbol
+    target: str
+    sentence: str
+    cause: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.target}  {self.sentence}" + (f"  ({self.cause})" if self.cause else "")
+
+
+def preview(before: Desired, after: Desired, observed: Observed) -> tuple[Change, ...]:
+    """The changes from `before` to `after`, model by model; none when the two ask for the same."""
+    names = sorted({*before.models, *after.models})
+    return tuple(c for name in names for c in _of_model(before.models.get(name), after.models.get(name), observed))
+
+
+def render(changes: tuple[Change, ...]) -> str:
+    """One line a change, in columns."""
+    if not changes:
+        return "nothing changes"
+    target = max(len(c.target) for c in changes)
+    return "\n".join(
+        f"{c.symbol} {c.target:<{target}}  {c.sentence}" + (f"  ({c.cause})" if c.cause else "") for c in changes
+    )
+
+
+def digest(changes: tuple[Change, ...]) -> str:
+    """Names a preview: 16 hexadecimal digits. Counts of what runs are left out: a crash makes no plan stale."""
+    lines = [[c.symbol, c.target, re.sub(r"\b\d+ replicas?", "replicas", c.sentence), c.cause] for c in changes]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+
+
+def _of_model(before: DesiredModel | None, after: DesiredModel | None, observed: Observed) -> Iterator[Change]:
+    old, new = before.versions if before else {}, after.versions if after else {}
+    for version, wanted in new.items():
+        yield from _of_version(old.get(version), wanted, observed)
+    yield from _of_traffic(before, after)
+    gone = "version removed" if after else "model removed"
+    for version in (v for v in old if v not in new):
+        yield _removed(old[version], gone, observed)
+
+
+def _of_version(before: DesiredVersion | None, after: DesiredVersion, observed: Observed) -> Iterator[Change]:
+    if before is None:
+        yield _added(after, observed)
+        return
+    target = str(after.key)
+    scaled = [f"replicas {before.replicas} -> {after.replicas}"] if before.replicas != after.replicas else []
+    is_replaced = before.digest != after.digest
+    if is_replaced:
+        causes = [*spec_changes(before.spec, after.spec), *scaled]
+        yield Change("~", target, _replace_sentence(before, after), "; ".join([*causes, _spec(after)]))
+    elif scaled:
+        yield Change("~", target, _scale_sentence(before, after), scaled[0])
+    settings = [
+        f"{name} {_plain(getattr(before, name))} -> {_plain(getattr(after, name))}"
+        for name in LIVE_SETTINGS
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if settings:
+        sentence = "change settings" if is_replaced else "change settings, no restart"
+        yield Change("~", target, sentence, "; ".join(settings))
+
+
+def _added(after: DesiredVersion, observed: Observed) -> Change:
+    running = sum(1 for r in observed.of(after.key) if r.digest == after.digest and r.state in LIVE)
+    adopted = min(running, after.replicas)
+    sentence = f"start {_replicas(after.replicas - adopted)}"
+    if adopted:
+        sentence = f"adopt {_replicas(adopted)} that run" + (f", {sentence}" if adopted < after.replicas else "")
+    source = [f"source {_short(after.spec.artifact)}"] if after.spec.artifact else []
+    backend = after.spec.backend or f"image {_short(after.spec.runtime)}"
+    cause = ["new version", f"replicas {after.replicas}", backend, *source, _spec(after)]
+    return Change("+", str(after.key), sentence, ", ".join(cause))
+
+
+def _removed(before: DesiredVersion, cause: str, observed: Observed) -> Change:
+    running = sum(1 for r in observed.of(before.key) if r.state in LIVE)
+    return Change("-", str(before.key), f"drain and stop {_replicas(running)}", cause)
+
+
+def _replace_sentence(before: DesiredVersion, after: DesiredVersion) -> str:
+    if before.replicas == 0:
+        return f"start {_replicas(after.replicas)}"
+    if after.replicas == 0:
+        return f"drain and stop {_replicas(before.replicas)}"
+    return f"replace {_replicas(before.replicas)}, start before stop"
+
+
+def _scale_sentence(before: DesiredVersion, after: DesiredVersion) -> str:
+    more = after.replicas - before.replicas
+    return f"start {_replicas(more)}" if more > 0 else f"drain and stop {_replicas(-more)}"
+
+
+def _of_traffic(before: DesiredModel | None, after: DesiredModel | None) -> Iterator[Change]:
+    if after is None:
+        if before is not None:
+            yield Change("-", before.name, "stop routing", "model removed")
+        return
+    if before is None:
+        yield Change("+", after.name, f"traffic {_pairs(after.traffic)}", "new model")
+        if after.labels:
+            yield Change("+", after.name, f"labels {_pairs(after.labels)}", "new model")
+        return
+    for what, old, new in (("traffic", before.traffic, after.traffic), ("labels", before.labels, after.labels)):
+        if dict(old) != dict(new):
+            yield Change("~", after.name, f"{what} {_pairs(old)} -> {_pairs(new)}")
+
+
+def spec_changes(before: ReplicaSpec, after: ReplicaSpec) -> list[str]:
+    """A phrase for every field of the spec that differs."""
+    differing = [f.name for f in fields(ReplicaSpec) if getattr(before, f.name) != getattr(after, f.name)]
+    return [phrase for name in differing for phrase in _phrases(name, getattr(before, name), getattr(after, name))]
+
+
+def _phrases(name: str, old: object, new: object) -> Iterator[str]:
+    match name, old, new:
+        case "artifact", str(), str():
+            yield f"source changed {_short(old)} -> {_short(new)}"
+        case "runtime", str(), str():
+            yield f"image or environment changed {_short(old)} -> {_short(new)}"
+        case "env" | "secrets", tuple(), tuple():
+            yield from _names("env" if name == "env" else "secret", dict(old), dict(new))
+        case "resources", Resources(), Resources():
+            yield from _keys("", _resources(old), _resources(new))
+        case "settings", str(), str():
+            yield from _keys("", json.loads(old), json.loads(new))
+        case _:
+            yield f"{name} {_plain(old)} -> {_plain(new)}"
+
+
+def _names(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if name not in old:
+            yield f"{what} {name} added"
+        elif name not in new:
+            yield f"{what} {name} removed"
+        elif old[name] != new[name]:
+            yield f"{what} {name} changed"
+
+
+def _keys(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[str]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _keys(f"{prefix}{key}.", before, after)
+        elif before != after:
+            yield f"{prefix}{key} {_plain(before)} -> {_plain(after)}"
+
+
+def _resources(resources: Resources) -> dict[str, object]:
+    shown = asdict(resources)
+    shown["memory"] = _size(shown.pop("memory_bytes"))
+    return shown
+
+
+def _size(size: int) -> str:
+    """512Mi, 1.5Gi: as one writes it in a manifest."""
+    for unit, factor in (("Gi", 1024**3), ("Mi", 1024**2), ("Ki", 1024)):
+        if size >= factor:
+            return f"{size / factor:.4g}{unit}"
+    return str(size)
+
+
+def _plain(value: object) -> str:
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(value: str) -> str:
+    """A content digest by its first digits; anything else (the name of an image) whole."""
+    name = value.removeprefix("sha256:")
+    if re.fullmatch(r"[0-9a-f]{16,}", name):
+        return f"{name[:SHOWN_DIGITS]}…"
+    return value or "none"
+
+
+def _spec(version: DesiredVersion) -> str:
+    return f"spec {version.digest[:SHOWN_DIGITS]}"
+
+
+def _pairs(mapping: Mapping[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in mapping.items()) or "none"
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count} replicas"
