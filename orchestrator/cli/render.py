@@ -1,0 +1,165 @@
+"""What the answers of the admin API look like: tables and lines for `Screen`, no I/O.
+
+Each function takes one schema of `orchestrator/api/schemas.py` and returns a `Grid` or lines of spans. Tables for a pipe repeat in
+each row what a reader of one row needs; tables for eyes leave it out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import words
+from orchestrator.cli.screen import Column, Grid, Span
+
+if TYPE_CHECKING:
+    from orchestrator.api import schemas
+
+Line = list[Span]
+
+
+def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
+    """What stands above the table of `status`."""
+    started = words.age(time.time() - status.started_at)
+    lines: list[Line] = [
+        ["cluster  ", (status.cluster, "bold"), "  ", words.state(status.state), f"  revision {status.revision}, "
+         f"{status.engine} engine, control plane up {started}"],
+        ["gateway  ", status.gateway.url, "  ", *_gateway_state(status.gateway)],
+    ]  # fmt: skip
+    if status.engine_error:
+        lines.append(["engine   ", (status.engine_error, "bold red")])
+    if status.operation is not None and status.operation.ended_at is None:
+        operation = status.operation
+        lines.append([f"{operation.kind:<7}  ", words.state(operation.state), f"  {operation.step}"])
+    return lines
+
+
+def _gateway_state(gateway: schemas.GatewayStatus) -> Line:
+    if gateway.error:
+        return [("not answering", "bold red"), f": {gateway.error}"]
+    if not gateway.ready:
+        return [("starting", "yellow")]
+    return [("ready", "green"), "" if gateway.table_current else ", applying the newest routing table"]
+
+
+def models_grid(models: Sequence[schemas.ModelStatus], *, for_eyes: bool) -> Grid:
+    """A row for each version. For a pipe the reason stands in the row; for eyes `reason_lines` follow the table."""
+    columns = [
+        Column("MODEL"), Column("VERSION"), Column("STATE"), Column("READY", right=True), Column("TRAFFIC", right=True),
+        Column("LABELS", wraps=True), Column("BACKEND"), Column("SOURCE", wraps=True),
+    ]  # fmt: skip
+    grid = Grid(columns if for_eyes else [*columns, Column("REASON")])
+    for model in models:
+        for index, version in enumerate(model.versions):
+            name = "" if for_eyes and index else model.name
+            row = [
+                (name, "bold"), version.version, words.state(version.state), f"{version.ready}/{version.desired}",
+                _traffic(model, version.version), _labels(model, version.version), version.backend, version.source,
+            ]  # fmt: skip
+            grid.add(*row if for_eyes else [*row, version.reason])
+    return grid
+
+
+def reason_lines(models: Sequence[schemas.ModelStatus]) -> list[Line]:
+    """Why versions are not there yet, one line each."""
+    return [
+        [(f"{model.name}@{version.version} ", "bold"), words.state(version.state), f": {version.reason}"]
+        for model in models
+        for version in model.versions
+        if version.reason and version.state != "ready"
+    ]
+
+
+def _traffic(model: schemas.ModelStatus, version: str) -> Span:
+    """The share asked for, and the one in force where it differs."""
+    asked, routed = model.traffic.get(version, 0), model.routed.get(version, 0)
+    total = sum(model.routed.values())
+    now = round(100 * routed / total) if total else 0
+    if asked == now:
+        return f"{asked}%"
+    return f"{now}% -> {asked}%", "yellow"
+
+
+def _labels(model: schemas.ModelStatus, version: str) -> str:
+    return ", ".join(sorted(label for label, named in model.labels.items() if named == version))
+
+
+def replicas_grid(version: schemas.VersionStatus) -> Grid:
+    columns = [
+        Column("REPLICA"), Column("STATE"), Column("AGE", right=True), Column("IN FLIGHT", right=True),
+        Column("ADDRESS"), Column("SPEC"), Column("REASON", wraps=True),
+    ]  # fmt: skip
+    grid = Grid(columns)
+    for replica in version.replicas:
+        in_flight = "-" if replica.in_flight is None else str(replica.in_flight)
+        address = f"{replica.host}:{replica.port}" if replica.port else "-"
+        note = replica.reason or replica.phase or ("" if replica.current else "being replaced")
+        grid.add(
+            replica.id, words.state(replica.state), words.age(replica.age_s), in_flight, address, replica.spec[:8], note
+        )  # fmt: skip
+    return grid
+
+
+def facts_grid(version: schemas.VersionStatus) -> list[Line]:
+    """What `describe` says of one version, a line a fact."""
+    facts = {
+        "source": version.source,
+        "artifact": version.artifact[:16],
+        "runtime": version.runtime,
+        "backend": version.backend,
+        "limits": f"{version.cpus:g} CPU, {words.size(version.memory_bytes)} memory, "
+        f"{words.count(version.concurrency, 'request')} in flight per replica",
+        "reason": version.reason,
+    }
+    return [[(f"  {name:<10}", "dim"), value] for name, value in facts.items() if value]
+
+
+def event_line(event: schemas.Event, *, about_one_model: bool = False) -> Line:
+    """`12:01:02  iris@1  replica ready in 1.2 s`; a warning or an error says so by its colour and its word."""
+    subject = "@".join(filter(None, (event.model, event.version)))
+    line: Line = [(f"{words.clock(event.at)}  ", "dim")]
+    if event.level != "info":
+        line.append((f"{event.level}: ", words.STYLES[event.level]))
+    if subject and not (about_one_model and not event.version):
+        line.append((f"{subject}  ", "bold"))
+    return [*line, event.message]
+
+
+def plan_lines(plan: schemas.PlanResponse) -> list[Line]:
+    styles = {"+": "green", "~": "yellow", "-": "red"}
+    width = max((len(change.target) for change in plan.changes), default=0)
+    lines: list[Line] = [
+        [(f"  {change.symbol} {change.target:<{width}}  ", styles[change.symbol]), change.sentence,
+         (f"  ({change.cause})" if change.cause else "", "dim")]
+        for change in plan.changes
+    ]  # fmt: skip
+    warnings: list[Line] = [[("  ! ", "yellow"), warning] for warning in plan.warnings]
+    return lines + warnings
+
+
+def plan_summary(plan: schemas.PlanResponse) -> str:
+    symbols = [change.symbol for change in plan.changes]
+    counts = (("to add", "+"), ("to change", "~"), ("to remove", "-"))
+    return ", ".join(f"{symbols.count(symbol)} {verb}" for verb, symbol in counts if symbol in symbols)
+
+
+def history_grid(revisions: Sequence[schemas.Revision]) -> Grid:
+    grid = Grid(
+        [Column("REVISION", right=True), Column("WHEN"), Column("KIND"), Column("STATE"), Column("WHAT", wraps=True)]
+    )
+    for each in revisions:
+        number: Span = (f"{each.revision} *" if each.current else f"{each.revision}  ", "bold" if each.current else "")
+        grid.add(number, words.moment(each.at), each.kind, words.state(each.state), each.summary)
+    return grid
+
+
+def check_lines(checks: Sequence[schemas.Check]) -> list[Line]:
+    lines: list[Line] = []
+    width = max((len(check.name) for check in checks), default=0)
+    for check in checks:
+        mark: Span = ("ok    ", "green") if check.ok else ("FAILED", "bold red")
+        lines.append([mark, f"  {check.name:<{width}}  ", check.detail])
+        if not check.ok and check.remedy:
+            lines.append([" " * (width + 10), ("-> ", "cyan"), check.remedy])
+    return lines

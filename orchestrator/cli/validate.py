@@ -1,0 +1,29 @@
+"""`modelfleet validate`: everything that is wrong with a manifest, without a control plane."""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.cli import manifests, words
+from orchestrator.cli.errors import UsageError
+from orchestrator.cli.manifests import ManifestArgument
+from orchestrator.cli.verb import Session, verb
+
+
+@verb("modelfleet validate", "modelfleet validate configs/models.yaml", "modelfleet validate -o json")
+def validate(session: Session, manifest: ManifestArgument = None) -> None:
+    """Check a manifest, here and now; needs no control plane."""
+    from orchestrator.manifest import check_world, load_file  # noqa: PLC0415
+
+    path = manifests.chosen(manifest)
+    loaded = load_file(path)
+    faults = check_world(loaded, environ=os.environ)
+    if faults:
+        raise UsageError(f"{words.count(len(faults), 'error')} in {path}", diagnostics=faults)
+    versions = sum(len(model.versions) for model in loaded.models.values())
+    if session.json:
+        session.out.json({"file": str(path), "valid": True, "models": len(loaded.models), "versions": versions})
+    else:
+        session.say(
+            (f"{path} is valid", "green"), f": {words.count(len(loaded.models), 'model')}, {words.count(versions, 'version')}"
+        )
