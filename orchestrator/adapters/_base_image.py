@@ -6,6 +6,7 @@ from Debian packages, for hosts that reach no registry. A newer base is taken by
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -42,7 +43,8 @@ class BaseImage:
     """The base for one state directory. `configured` "" means: find one."""
 
     def __init__(self, state: Path, configured: str, calls: DockerCalls) -> None:
-        self._record = state / "base.json"
+        # One record a configured base: two manifests in turn must not forget each other's choice.
+        self._record = state / ("base.json" if not configured else f"base-{_name_digest(configured)}.json")
         self._lock = state / "base.lock"
         self._configured = configured
         self._calls = calls
@@ -152,3 +154,7 @@ def _bootstrap(tarball: Path, suite: str) -> None:
         full = "no space left on device" in done.stderr.lower()
         cause = "the disk is full; free some" if full else "its last lines say why; `apt-get update` may help"
         raise RuntimeBuildFailed(f"base image: mmdebstrap ended with exit code {done.returncode}; {cause}\n{tail}")
+
+
+def _name_digest(reference: str) -> str:
+    return hashlib.sha256(reference.encode()).hexdigest()[:12]

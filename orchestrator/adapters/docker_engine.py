@@ -327,6 +327,10 @@ class DockerEngine:
                 tail = [line.text for line in self._read_log(container, replica_id, LOG_TAIL_LINES)]
             except NotFound:
                 return None
+            except APIError as exc:
+                if exc.status_code != 409:  # it is being removed at this moment
+                    raise
+                return None
         state, limits = inspected["State"], inspected["HostConfig"]
         return describe_exit(
             state.get("ExitCode"),

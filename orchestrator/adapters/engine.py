@@ -35,11 +35,15 @@ class RuntimeBuildFailed(FleetError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
-    """What a version wants to run in: a backend of ours with optional requirements, or an image of the user's."""
+    """What a version wants to run in: a backend of ours with optional requirements, or an image of the user's.
+
+    `base`: the image that ours are built on, where the manifest names one ("": the engine finds one).
+    """
 
     backend: str = ""
     requirements: bytes = b""
     image: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)

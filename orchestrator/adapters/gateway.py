@@ -49,6 +49,10 @@ class Listener:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{host}:{self.port}"
 
+    def facts(self) -> dict[str, Any]:
+        """Every setting by its name in the manifest's `gateway:` section."""
+        return {"host": self.host, "port": self.port, "metrics_port": self.metrics_port, **self.limits}
+
     @property
     def metrics_url(self) -> str:
         return f"http://127.0.0.1:{self.metrics_port}"

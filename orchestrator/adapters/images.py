@@ -45,45 +45,46 @@ class ImageBuilder:
         self._state = state_dir / "images"
         self._calls = calls
         self._environ = host_environ() if environ is None else environ
-        configured = base_image or self._environ.get("MODELFLEET_BASE_IMAGE") or ""
-        self._base = BaseImage(self._state, configured, calls)
+        self._configured = base_image or self._environ.get("MODELFLEET_BASE_IMAGE") or ""
 
     def runtime_id(self, request: RuntimeRequest) -> str:
         if request.image:
             return self._image_id(request.image) or request.image
-        return self.worker_name(request.backend, request.requirements)
+        return self.worker_name(request.backend, request.requirements, request.base)
 
-    def worker_name(self, backend: str, requirements: bytes = b"") -> str:
+    def worker_name(self, backend: str, requirements: bytes = b"", base: str = "") -> str:
         if problem := backend_problem(backend):
             raise RuntimeBuildFailed(problem)
-        digest = content_digest(worker_package(), backend.encode(), self._base.identity().encode(), requirements)
+        digest = content_digest(worker_package(), backend.encode(), self._base(base).identity().encode(), requirements)
         return f"{REPOSITORY}-{backend}:{digest}"
 
     def ensure(self, request: RuntimeRequest, progress: Progress | None = None) -> str:
         if request.image:
             return self._ensure_custom(request.image, progress or _silent)
-        return self.ensure_worker(request.backend, request.requirements, progress)
+        return self.ensure_worker(request.backend, request.requirements, progress, base=request.base)
 
-    def ensure_worker(self, target: str, requirements: bytes = b"", progress: Progress | None = None) -> str:
+    def ensure_worker(
+        self, target: str, requirements: bytes = b"", progress: Progress | None = None, *, base: str = ""
+    ) -> str:
         """The name of a built image for this backend, with a version's own requirements where it brings some."""
         say = progress or _silent
-        base = self._base.ensure(say)
-        name = self.worker_name(target, requirements)
+        base_id = self._base(base).ensure(say)
+        name = self.worker_name(target, requirements, base)
         if self._image_id(name):
             return name
-        parent = self.ensure_worker(target, b"", progress) if requirements else ""
+        parent = self.ensure_worker(target, b"", progress, base=base) if requirements else ""
         with file_lock(self._state / f"{name.rpartition(':')[2]}.lock"):
             if not self._image_id(name):
                 if parent:
                     self._build_derived(name, parent, requirements, say)
                 else:
-                    self._build(name, target, "worker_image/Dockerfile", {"BASE": base}, {}, say)
+                    self._build(name, target, "worker_image/Dockerfile", {"BASE": base_id}, {}, say)
         return name
 
     def ensure_examples(self, progress: Progress | None = None) -> str:
         """The image that trains the example models. Built anew only when its files or the base changed."""
         say = progress or _silent
-        base = self._base.ensure(say)
+        base = self._base("").ensure(say)
         package = worker_package()
         examples = b"".join(path.read_bytes() for path in sorted((package / "examples").rglob("*.py")))
         name = f"{REPOSITORY}-examples:{content_digest(package, base.encode(), examples)}"
@@ -91,6 +92,10 @@ class ImageBuilder:
             if not self._image_id(name):
                 self._build(name, "examples", "worker_image/Dockerfile", {"BASE": base}, {}, say)
         return name
+
+    def _base(self, asked: str) -> BaseImage:
+        """The base that the control plane was started with comes first: it was named for this machine."""
+        return BaseImage(self._state, self._configured or asked, self._calls)
 
     def _ensure_custom(self, image: str, say: Progress) -> str:
         if found := self._image_id(image):

@@ -124,7 +124,7 @@ class ControlPlane:
     def _watch_engine(self) -> None:
         """On a daemon thread: a blocked read of the engine's events must not keep the process from ending."""
         loop = asyncio.get_running_loop()
-        wake = partial(loop.call_soon_threadsafe, self._wake)
+        wake = partial(loop.call_soon_threadsafe, self.loop.wake_for_event)
         threading.Thread(
             target=self.loop.watch_events, args=(self._engine_stopped, wake), name="engine-events", daemon=True
         ).start()

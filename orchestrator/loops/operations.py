@@ -81,13 +81,20 @@ class Operations:
     async def plan(self, text: str, file: str, base_dir: Path) -> tuple[tuple[diff.Change, ...], tuple[str, ...]]:
         """What applying this manifest would do, with warnings. Raises `ManifestError`."""
         prepared = await self._on_thread(self._resolve, text, file, base_dir)
-        return self._preview(prepared.desired), prepared.warnings
+        changes = diff.preview(self._loop.desired, prepared.desired, self._loop.observed)
+        return (*changes, *self._gateway_change(prepared.manifest)), prepared.warnings
 
     def _resolve(self, text: str, file: str, base_dir: Path) -> Prepared:
         return self._preparer.resolve(self._preparer.load(text, file, base_dir))
 
-    def _preview(self, after: Desired) -> tuple[diff.Change, ...]:
-        return diff.preview(self._loop.desired, after, self._loop.observed)
+    def _gateway_change(self, manifest: manifests.Manifest) -> tuple[diff.Change, ...]:
+        before, after = self._keeper.listener, listener_of(manifest, self._config)
+        if before is None or before == after:
+            return ()
+        old, new = before.facts(), after.facts()
+        causes = [f"{name} {old[name]} -> {value}" for name, value in new.items() if old.get(name) != value]
+        sentence = "replace the gateway: a new process takes over, the old one finishes its requests"
+        return (diff.Change("~", "gateway", sentence, "; ".join(causes)),)
 
     # -- begin ----------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Preparer:
         """The desired state as an apply would make it, without fetching or building anything."""
         artifacts = {key: self._artifacts.digest(v.source, manifest.base_dir)
                      for key, v in versions_of(manifest) if v.source}  # fmt: skip
-        runtimes = {key: self._engine.runtime_id(self._runtime(v, manifest.base_dir))
+        runtimes = {key: self._engine.runtime_id(self._runtime(manifest, v))
                     for key, v in versions_of(manifest)}  # fmt: skip
         resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
         return Prepared(manifest, build(manifest, resolved), self._warnings(manifest))
@@ -74,7 +74,7 @@ class Preparer:
         runtimes = {}
         for key, version in versions:
             source = fetched[key]
-            request = self._runtime(version, manifest.base_dir, source[1] if source else None)
+            request = self._runtime(manifest, version, source[1] if source else None)
             runtimes[key] = self._ensure_runtime(manifest, key, request, step)
         artifacts = {key: source[0] for key, source in fetched.items() if source}
         resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
@@ -87,7 +87,7 @@ class Preparer:
                 artifact = self._artifacts.path(version.spec.artifact) if version.spec.artifact else None
                 config = manifest.models[model.name].versions[version.key.version]
                 built = self._ensure_runtime(
-                    manifest, version.key, self._runtime(config, manifest.base_dir, artifact), step
+                    manifest, version.key, self._runtime(manifest, config, artifact), step
                 )  # fmt: skip
                 if built != version.spec.runtime:
                     raise ConflictError(
@@ -120,12 +120,11 @@ class Preparer:
         except FleetError as exc:
             raise self._located(manifest, key, "image" if request.image else "backend", exc) from exc
 
-    def _runtime(self, version: VersionConfig, base_dir: Path, artifact: Path | None = None) -> RuntimeRequest:
+    def _runtime(self, manifest: Manifest, version: VersionConfig, artifact: Path | None = None) -> RuntimeRequest:
         if version.image:
             return RuntimeRequest(image=version.image)
-        return RuntimeRequest(
-            backend=version.backend or "", requirements=self._requirements(version, base_dir, artifact)
-        )
+        requirements = self._requirements(version, manifest.base_dir, artifact)
+        return RuntimeRequest(version.backend or "", requirements, base=manifest.images.base or "")
 
     def _requirements(self, version: VersionConfig, base_dir: Path, artifact: Path | None) -> bytes:
         """The version's own requirements: from the fetched artifact, or before that from a local source."""

@@ -30,6 +30,9 @@ log = structlog.get_logger("modelfleet")
 RESYNC_S = 10.0
 RESYNC_BUSY_S = 0.25
 ENGINE_RETRY_S = 1.0
+# Docker says that a container died before its list says so: after an event the world is looked at again until then.
+SETTLE_S = 1.0
+SETTLE_EVERY_S = 0.1
 
 
 class ReconcileLoop:
@@ -55,6 +58,7 @@ class ReconcileLoop:
         self._threads = threads
         self._policy = policy
         self._wake = asyncio.Event()
+        self._settling_until = 0.0
         self._memory = Memory(routed=board.routed)
         self.desired = Desired()
         self.observed = Observed()
@@ -69,6 +73,11 @@ class ReconcileLoop:
         self.wake()
 
     def wake(self) -> None:
+        self._wake.set()
+
+    def wake_for_event(self) -> None:
+        """As `wake`, for an event of the engine."""
+        self._settling_until = time.time() + SETTLE_S
         self._wake.set()
 
     async def run(self) -> None:
@@ -128,6 +137,8 @@ class ReconcileLoop:
 
     def _pause(self, plan: Plan, now: float) -> float:
         busy = RESYNC_BUSY_S if plan.memory.draining else RESYNC_S
+        if now < self._settling_until:
+            busy = SETTLE_EVERY_S
         if plan.wake_at is None:
             return busy
         return max(0.02, min(busy, plan.wake_at - now))
