@@ -142,10 +142,16 @@ class Client:
     def _lost(self, exc: Exception) -> CliError:
         who = f"the control plane (process {self._control.pid}, {self._control.url})"
         if not is_alive(self._control.pid):
-            return NotRunningError(f"{who} has ended", hint="`modelfleet up` starts another, which takes over what runs")
+            return NotRunningError(
+                f"{who} has ended", hint="`modelfleet up` starts another, which takes over what runs"
+            )
         if isinstance(exc, TimeoutError | socket.timeout):
-            return NotRunningError(f"{who} did not answer in time", hint="its log is in the state directory: logs/control.log")
-        return NotRunningError(f"{who} cannot be reached: {exc}", hint="its log is in the state directory: logs/control.log")
+            return NotRunningError(
+                f"{who} did not answer in time", hint="its log is in the state directory: logs/control.log"
+            )
+        return NotRunningError(
+            f"{who} cannot be reached: {exc}", hint="its log is in the state directory: logs/control.log"
+        )
 
 
 def _target(path: str, query: dict[str, Any]) -> str:

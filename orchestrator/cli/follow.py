@@ -42,7 +42,10 @@ def follow(session: Session, operation: schemas.OperationStatus, timeout_s: floa
                 time.sleep(PAUSE_S)
     except KeyboardInterrupt:
         raise CliError(
-            f"interrupted while the {operation.kind} was {operation.state}", hint=GOES_ON, exit_code=INTERRUPTED, code="INTERRUPTED"
+            f"interrupted while the {operation.kind} was {operation.state}",
+            hint=GOES_ON,
+            exit_code=INTERRUPTED,
+            code="INTERRUPTED",
         ) from None
     _conclude(session, operation, time.monotonic() - began, timeout_s)
 
@@ -76,7 +79,9 @@ def _show_reasons(session: Session, operation: schemas.OperationStatus) -> None:
 def _failure(operation: schemas.OperationStatus, timeout_s: float) -> CliError:
     kind = operation.kind
     if operation.state == "superseded":
-        return CliError(f"the {kind} was superseded by a newer one", hint="`modelfleet history` shows it", code="SUPERSEDED")
+        return CliError(
+            f"the {kind} was superseded by a newer one", hint="`modelfleet history` shows it", code="SUPERSEDED"
+        )
     if operation.state == "failed" and operation.revision is None:
         return CliError(
             f"the {kind} failed before anything was changed: {operation.error or operation.step}",
@@ -137,7 +142,10 @@ class _Bars:
             console=session.out.console,
         )  # fmt: skip
         self._step = Progress(
-            SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(), console=session.out.console
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=session.out.console,
         )
         self._session = session
         self._tasks: dict[str, TaskID] = {}

@@ -17,7 +17,16 @@ import typer.main
 from typer.core import TyperGroup
 
 from orchestrator.cli.errors import INVALID, UsageError
-from orchestrator.cli.verb import Globals, NoColorOption, Output, OutputOption, QuietOption, Session, StateDirOption, Verb
+from orchestrator.cli.verb import (
+    Globals,
+    NoColorOption,
+    Output,
+    OutputOption,
+    QuietOption,
+    Session,
+    StateDirOption,
+    Verb,
+)
 
 SECTIONS = {
     "Run": ("up", "down", "doctor"),

@@ -14,7 +14,9 @@ DEFAULTS = (Path("models.yaml"), Path("configs/models.yaml"))
 ManifestArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[MANIFEST]", show_default=False, help="The manifest [default: ./models.yaml, else ./configs/models.yaml]."
+        metavar="[MANIFEST]",
+        show_default=False,
+        help="The manifest [default: ./models.yaml, else ./configs/models.yaml].",
     ),
 ]
 
@@ -32,7 +34,9 @@ def chosen(manifest: Path | None) -> Path:
             hint="name one, or make one with `modelfleet init FOLDER`",
         )
     if not path.exists():
-        raise UsageError(f"manifest {str(path)!r}: no such file", hint="name one, or make one with `modelfleet init FOLDER`")
+        raise UsageError(
+            f"manifest {str(path)!r}: no such file", hint="name one, or make one with `modelfleet init FOLDER`"
+        )
     return path
 
 

@@ -58,6 +58,8 @@ def _show(session: Session, current: schemas.Revision, target: schemas.Revision)
         f"Revision {current.revision} -> revision {target.revision} of {words.moment(target.at)}: {target.summary}"
     )
     names = (f"revision {current.revision}", f"revision {target.revision}")
-    difference = difflib.unified_diff(current.manifest.splitlines(), target.manifest.splitlines(), *names, lineterm="", n=1)
+    difference = difflib.unified_diff(
+        current.manifest.splitlines(), target.manifest.splitlines(), *names, lineterm="", n=1
+    )
     for line in list(difference)[2:]:
         session.out.long_line(("  " + line, _STYLES.get(line[:1], "dim")))

@@ -25,5 +25,6 @@ def validate(session: Session, manifest: ManifestArgument = None) -> None:
         session.out.json({"file": str(path), "valid": True, "models": len(loaded.models), "versions": versions})
     else:
         session.say(
-            (f"{path} is valid", "green"), f": {words.count(len(loaded.models), 'model')}, {words.count(versions, 'version')}"
+            (f"{path} is valid", "green"),
+            f": {words.count(len(loaded.models), 'model')}, {words.count(versions, 'version')}",
         )

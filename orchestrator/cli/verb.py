@@ -63,7 +63,9 @@ OutputOption = Annotated[
     Output | None,
     typer.Option("--output", "-o", metavar="table|json", show_default=False, help="For people or for scripts."),
 ]
-NoColorOption = Annotated[bool, typer.Option("--no-color", help="No colours; NO_COLOR in the environment does the same.")]
+NoColorOption = Annotated[
+    bool, typer.Option("--no-color", help="No colours; NO_COLOR in the environment does the same.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors, no progress.")]
 
 
@@ -182,5 +184,3 @@ def _with_globals(signature: inspect.Signature) -> inspect.Signature:
         inspect.Parameter("quiet", keyword, default=False, annotation=QuietOption),
     ]
     return signature.replace(parameters=[each.replace(kind=keyword) for each in own] + shared, return_annotation=int)
-
-

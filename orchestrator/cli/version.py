@@ -20,7 +20,9 @@ def version(session: Session) -> None:
     if running:
         session.out.line(f"control plane {running}")
     if running and running != VERSION:
-        session.err.line("the two differ: restart the control plane with `modelfleet down --keep-replicas`, `modelfleet up`")
+        session.err.line(
+            "the two differ: restart the control plane with `modelfleet down --keep-replicas`, `modelfleet up`"
+        )
 
 
 def _control_plane(session: Session) -> str | None:

@@ -62,7 +62,9 @@ def duration_s(text: str) -> float:
     """`90s`, `10m`, `2h`, `1d` in seconds. Raises `UsageError`."""
     match = _DURATION.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"duration {text!r}: not a number with a unit; the units are s, m, h and d", hint="for example 10m")
+        raise UsageError(
+            f"duration {text!r}: not a number with a unit; the units are s, m, h and d", hint="for example 10m"
+        )
     return float(match[1]) * _UNITS_S[match[2]]
 
 

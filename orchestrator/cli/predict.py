@@ -1,0 +1,134 @@
+"""`modelfleet predict`: one prediction through the gateway."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli import gateway, words
+from orchestrator.cli.errors import CliError, UsageError
+from orchestrator.cli.gateway import Answer, Prediction
+from orchestrator.cli.models import check
+from orchestrator.cli.screen import Column, Grid
+from orchestrator.cli.verb import Session, verb
+
+_NOT_FOUND = ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND")
+
+
+@verb(
+    "modelfleet predict iris --data '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
+    "modelfleet predict iris@2 --file configs/examples/iris.json",
+    "modelfleet predict iris --label stable --data '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
+    "cat request.json | modelfleet predict iris -o json | jq .outputs",
+)
+def predict(
+    session: Session,
+    target: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", show_default=False, help="Which model.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="JSON", show_default=False, help="The request itself.")
+    ] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", show_default=False, help="The file that holds it; - is standard input."
+        ),
+    ] = None,
+    label: Annotated[str, typer.Option(metavar="LABEL", show_default=False, help="The version with this label.")] = "",
+    timeout_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="MS", show_default=False, help="How long the request may take.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also the curl line and the answer's header fields.")
+    ] = False,
+) -> None:
+    """Ask a model for a prediction, through the gateway like any client.
+
+    The request is a v2 one, {"inputs": [...]}, or a TensorFlow Serving one, {"instances": [...]}. With -o json the gateway's
+    answer is printed as it came.
+    """
+    model, version = words.model_and_version(target)
+    if label and version:
+        raise UsageError("a version and a label: both were given", hint="name one of them")
+    request = gateway.prediction(_body(data, file), model, version=version, label=label)
+    url = gateway.url_of(session)
+    fields = {"x-request-timeout-ms": str(timeout_ms)} if timeout_ms else {}
+    answer = gateway.send(url, "POST", request.path, request.body, fields)
+    if verbose:
+        _show_exchange(session, url, request, answer)
+    if answer.status >= 400:
+        raise _explained(session, gateway.refusal(answer), model, version)
+    show(session, answer)
+
+
+def show(session: Session, answer: Answer) -> None:
+    """The gateway's body to the byte for scripts; for people a table of tensors, or the predictions."""
+    text = answer.body.decode(errors="replace")
+    if session.json:
+        session.out.write(text if text.endswith("\n") else text + "\n")
+        return
+    try:
+        body: Any = json.loads(answer.body)
+        grid = _grid(body)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        session.out.long_line(text.rstrip("\n"))
+        return
+    session.out.table(grid)
+    if version := answer.fields.get("x-model-version"):
+        session.say((f"answered by version {version}", "dim"))
+
+
+def _grid(body: Any) -> Grid:
+    if "outputs" in body and isinstance(body["outputs"], list):
+        grid = Grid([Column("OUTPUT"), Column("TYPE"), Column("SHAPE"), Column("VALUES", wraps=True)])
+        for output in body["outputs"]:
+            grid.add((output["name"], "bold"), output["datatype"], _compact(output["shape"]), _compact(output["data"]))
+        return grid
+    grid = Grid([Column("#", right=True), Column("PREDICTION", wraps=True)])
+    for index, prediction in enumerate(body["predictions"]):
+        grid.add((str(index), "dim"), _compact(prediction))
+    return grid
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _body(data: str, file: Path | None) -> bytes:
+    """What was given as the request. Raises `UsageError` where it was given twice, or not at all."""
+    if data and file:
+        raise UsageError("--data and --file: both were given", hint="give one of them")
+    if data:
+        return data.encode()
+    if file and str(file) != "-":
+        try:
+            return file.read_bytes()
+        except OSError as exc:
+            raise UsageError(f"file {str(file)!r}: {exc.strerror}", hint="name a file that holds a request") from exc
+    if not file and sys.stdin.isatty():
+        raise UsageError(
+            "no request was given", hint=f"give --data JSON, --file FILE or standard input: {gateway.FORMS}"
+        )
+    return sys.stdin.buffer.read()
+
+
+def _show_exchange(session: Session, url: str, request: Prediction, answer: Answer) -> None:
+    session.err.long_line(("> ", "cyan"), request.curl(url))
+    session.err.long_line(("< ", "cyan"), f"status {answer.status}")
+    for name, value in answer.fields.items():
+        session.err.long_line(("< ", "cyan"), (f"{name}: ", "dim"), value)
+
+
+def _explained(session: Session, refusal: CliError, model: str, version: str) -> CliError:
+    """With the nearest name, where the name was wrong and the control plane is there to ask."""
+    if refusal.code in _NOT_FOUND:
+        try:
+            check(session, model, version)
+        except CliError as nearer:
+            refusal.hint = nearer.hint if nearer.hint.startswith(("did you", "there")) else ""
+    elif refusal.code == "NOT_READY":
+        refusal.hint = f"`modelfleet describe {model}` shows why"
+    return refusal
