@@ -26,6 +26,10 @@ class EventLog:
     def error(self, event: str, **keys: object) -> None:
         self._write("error", event, keys)
 
+    def close(self) -> None:
+        if self._file is not sys.stderr:
+            self._file.close()
+
     def _write(self, level: str, event: str, keys: dict[str, object]) -> None:
         ts = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"ts": ts, "level": level, "event": event, **keys}, default=str, ensure_ascii=False)

@@ -210,6 +210,7 @@ class ClientConnection(asyncio.Protocol):
                 data = data[2:]
                 if data.startswith(b"\r"):
                     self._fail(errors.bad_request("empty lines instead of a request; send an HTTP/1.1 request"))
+                if not data or self._phase != Phase.HEAD:
                     break
             end = data.find(b"\r\n\r\n", max(0, self._scanned - 3))
             if end < 0 or end + 2 > self._limits.head_bytes:

@@ -1,0 +1,54 @@
+"""Gateways inside the test's own loop (uvloop, as in production), checked at their end for slots not given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from router.config import Config, Limits
+from router.log import EventLog
+from router.server import Gateway
+from tests.fakes.gateway import GatewayUnderTest
+from tests.fakes.scripted_replica import ScriptedReplica
+
+StartGateway = Callable[..., Awaitable[GatewayUnderTest]]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """Starts a gateway with the limits named."""
+    started: list[GatewayUnderTest] = []
+    log = EventLog(str(tmp_path / "gateway.log"))
+
+    async def start(**limits: float) -> GatewayUnderTest:
+        config = Config(port=0, metrics_port=0, table_file="unused", limits=Limits(**limits))  # type: ignore[arg-type]
+        gateway = Gateway(config, log)
+        await gateway.listen()
+        started.append(GatewayUnderTest(gateway))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        await gateway.close()
+    log.close()
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> GatewayUnderTest:
+    return await start_gateway()
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[ScriptedReplica]:
+    """Echoes bodies; a test may give it another script."""
+    async with ScriptedReplica() as replica:
+        yield replica
+        assert replica.errors == []

@@ -1,0 +1,208 @@
+"""Replicas that refuse, break, lie or stall: what the client sees, what is sent again, and that nothing leaks over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.fakes.gateway import GatewayUnderTest, until
+from tests.fakes.scripted_replica import Call, ScriptedReplica, echo
+
+
+async def reset(call: Call) -> None:
+    await call.completed.wait()
+    call.reset()
+
+
+def sends(data: bytes, *, close: bool = True) -> object:
+    async def script(call: Call) -> None:
+        await call.completed.wait()
+        call.send(data)
+        if close:
+            call.close()
+
+    return script
+
+
+class TestRetry:
+    async def test_goes_to_another_replica_when_one_cannot_be_reached(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica() as gone, ScriptedReplica() as good:
+            await gone.stop()
+            await gateway.route(gone, good, idempotent=False)
+
+            answers = [await gateway.ask(body=b"tensor") for _ in range(4)]
+
+        assert [answer.status for answer in answers] == [200] * 4
+        assert len(good.calls) == 4
+
+    async def test_goes_to_another_replica_when_one_resets_before_its_answer(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica(reset) as bad, ScriptedReplica() as good:
+            await gateway.route(bad, good)
+
+            answers = [await gateway.ask(body=b"tensor") for _ in range(4)]
+
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"tensor")] * 4
+        assert len(good.calls) == 4
+
+    async def test_is_not_done_for_what_may_have_been_executed_and_is_not_idempotent(
+        self, gateway: GatewayUnderTest
+    ) -> None:
+        async with ScriptedReplica(reset) as one, ScriptedReplica(reset) as two:
+            await gateway.route(one, two, idempotent=False)
+
+            answer = await gateway.ask()
+
+            assert (answer.status, answer.code) == (502, "REPLICA_FAILED")
+            assert len(one.calls) + len(two.calls) == 1
+
+    async def test_never_sends_a_request_twice_to_the_same_replica(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        replica.script = reset
+        await gateway.route(replica)
+
+        assert (await gateway.ask()).status == 502
+        assert len(replica.calls) == 1
+
+    async def test_is_bounded_by_a_budget(self, gateway: GatewayUnderTest) -> None:
+        """A fleet that fails must not be hit harder than before it failed."""
+        async with ScriptedReplica(reset) as one, ScriptedReplica(reset) as two:
+            await gateway.route(one, two)
+
+            for _ in range(100):
+                assert (await gateway.ask()).status == 502
+
+            assert len(one.calls) + len(two.calls) <= 100 + 5 + 100 * 0.2
+
+    async def test_is_counted_with_its_reason(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica() as gone, ScriptedReplica() as good:
+            await gone.stop()
+            await gateway.route(gone, good)
+            for _ in range(8):
+                await gateway.ask()
+
+            assert 'modelfleet_retries_total{model="m",version="1",reason="connect"}' in (
+                (await gateway.admin("/metrics")).body.decode()
+            )
+
+
+class TestBrokenAnswers:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\x00\x01garbage\r\n\r\n",
+            b"HTTP/1.1 20",
+            b"HTTP/1.1 200 OK\r\nContent-Le",
+            b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,
+            b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\nraw",
+            b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
+        ],
+        ids=["nothing", "garbage", "part of a status line", "part of a head", "bare LF", "two lengths", "both framings",
+             "bad chunk", "endless head", "101", "endless 100"],
+    )  # fmt: skip
+    async def test_become_502_with_the_reason(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica, data: bytes
+    ) -> None:
+        replica.script = sends(data)  # type: ignore[assignment]
+        await gateway.route(replica)
+
+        answer = await gateway.ask()
+        replica.script = echo
+
+        assert (answer.status, answer.code) == (502, "REPLICA_FAILED")
+        assert (await gateway.ask(body=b"next")).body == b"next"
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        ],
+    )
+    async def test_that_break_off_never_look_complete(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica, data: bytes
+    ) -> None:
+        replica.script = sends(data)  # type: ignore[assignment]
+        await gateway.route(replica)
+        client = await gateway.connect()
+
+        client.request()
+        head = await client.head()
+        rest = await client.closed()
+
+        assert head.status == 200
+        assert b"short" in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+
+    async def test_that_break_off_reset_an_http_1_0_client(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        """It reads until the connection closes: only a reset says that the answer is not whole."""
+        replica.script = sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n")  # type: ignore[assignment]
+        await gateway.route(replica)
+        client = await gateway.connect()
+
+        client.send(b"GET /v2/models/m HTTP/1.0\r\n\r\n")
+
+        with pytest.raises(ConnectionResetError):
+            await client.answer()
+
+    @pytest.mark.parametrize("extra", [b"HTTP/1.1 200 OK\r\nX-Evil: 1\r\nContent-Length: 4\r\n\r\nevil", b"\r\n", b"0"])
+    async def test_with_bytes_behind_them_never_reach_the_next_client(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica, extra: bytes
+    ) -> None:
+        replica.script = sends(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + extra, close=False)  # type: ignore[assignment]
+        await gateway.route(replica)
+
+        assert (await gateway.ask()).body == b"ok"
+        replica.script = echo
+        for _ in range(4):
+            answer = await gateway.ask(body=b"mine")
+            assert (answer.body, answer.field("x-evil")) == (b"mine", "")
+
+    async def test_that_nobody_asked_for_close_the_idle_connection(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        await gateway.route(replica)
+        await gateway.ask()
+
+        replica.calls[0].send(b"HTTP/1.1 200 OK\r\nX-Evil: 1\r\nContent-Length: 0\r\n\r\n")
+        await until(lambda: not replica.connections)
+
+        assert (await gateway.ask(body=b"mine")).body == b"mine"
+        assert replica.accepted == 2
+
+    async def test_to_head_requests_do_not_shift_the_next_answer(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        await gateway.route(replica)
+        client = await gateway.connect()
+
+        head = await client.ask("/v2/models/m", method="HEAD")
+        answer = await client.ask(body=b"mine")
+
+        assert (head.field("content-length"), answer.body) == ("0", b"mine")
+
+
+class TestIdleConnections:
+    async def test_that_the_replica_closed_are_not_used(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        async def answer_and_close(call: Call) -> None:
+            await call.completed.wait()
+            call.answer(b"bye")
+            await asyncio.sleep(0.01)
+            call.reset()
+
+        replica.script = answer_and_close
+        await gateway.route(replica)
+
+        for _ in range(10):
+            assert (await gateway.ask()).status == 200
+            await until(lambda: not replica.connections)
