@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from orchestrator.api.schemas import Diagnostic
+    from orchestrator.cli.errors import Diagnostic
 
 _WIDEST_SOURCE = 160
 

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.api.schemas import Diagnostic
+    from orchestrator.api import schemas
+    from orchestrator.manifest import diagnostics as manifest_diagnostics
+
+    # The control plane's and the manifest reader's are alike in all that is printed.
+    Diagnostic = schemas.Diagnostic | manifest_diagnostics.Diagnostic
 
 FAILED = 1
 INVALID = 2

@@ -1,6 +1,7 @@
 """Follows an operation to its end: a sentence while it prepares, a bar per version while it converges.
 
-The operation belongs to the control plane: nothing here can end it, and a command that is interrupted or runs out of time says so.
+The operation belongs to the control plane: nothing here can end it, and a command that is interrupted or runs out of
+time says so.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ GOES_ON = "it goes on without this command: `modelfleet status --watch` shows it
 
 
 def follow(session: Session, operation: schemas.OperationStatus, timeout_s: float) -> None:
-    """Returns when the operation succeeded. Raises `CliError` with each version's reason when it did not, or not in time."""
+    """Returns when the operation succeeded. Raises `CliError` when it did not, or not in time, after each reason."""
     began = time.monotonic()
     deadline = began + timeout_s
     try:
@@ -134,7 +135,7 @@ class _Bars:
     """Progress for a terminal."""
 
     def __init__(self, session: Session) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._progress: Progress = Progress(
             SpinnerColumn(finished_text=" "), TextColumn("{task.description}", markup=False),
@@ -152,8 +153,8 @@ class _Bars:
         self._step_task = self._step.add_task("", total=None)
 
     def __enter__(self) -> Show:
-        from rich.console import Group  # noqa: PLC0415
-        from rich.live import Live  # noqa: PLC0415
+        from rich.console import Group
+        from rich.live import Live
 
         self._live: Any = Live(
             Group(self._step, self._progress), console=self._session.out.console, refresh_per_second=8, transient=False

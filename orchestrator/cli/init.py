@@ -31,14 +31,14 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:
     """Make a manifest from a folder, by recognising the formats in it."""
-    from orchestrator.recognise import recognise, render_manifest  # noqa: PLC0415
+    from orchestrator.recognise import recognise, render_manifest
 
     found = recognise(folder, file.parent)
     models, others = [each for each in found if each.backend], [each for each in found if not each.backend]
     if not models:
         raise UsageError(
             f"folder {str(folder)!r}: no model was recognised in it{_reasons(others)}",
-            hint="it should hold files like model.joblib, model.onnx, model.txt (LightGBM) or model.py, one folder a model",
+            hint="it should hold files like model.joblib, model.onnx, model.txt (LightGBM) or model.py",
         )
     _write(file, render_manifest(found, cluster), force=force)
     if session.json:

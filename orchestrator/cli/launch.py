@@ -32,13 +32,16 @@ class Options:
 
     def arguments(self) -> list[str]:
         given = {
-            "--engine": self.engine, "--api-port": self.api_port, "--cluster": self.cluster, "--base-image": self.base_image
-        }  # fmt: skip
+            "--engine": self.engine,
+            "--api-port": self.api_port,
+            "--cluster": self.cluster,
+            "--base-image": self.base_image,
+        }
         return [part for name, value in given.items() if value is not None for part in (name, str(value))]
 
 
 def start(state_dir: Path, options: Options, timeout_s: float = START_TIMEOUT_S) -> Control:
-    """Starts a control plane and returns when it answers. Raises `CliError` with the end of its log when it does not."""
+    """Starts a control plane and returns when it answers. Raises `CliError` with the end of its log if it does not."""
     state = StateDir(state_dir)
     state.open()
     log = state.logs / "control.log"

@@ -1,7 +1,7 @@
 """The `modelfleet` command: finds the verb and lends it the options that stand before it.
 
-One file a verb; a verb is imported only when it is run or listed, so that `modelfleet status` pays for nothing else. Read
-`verb.py` for what verbs share.
+One file a verb; a verb is imported only when it is run or listed, so that `modelfleet status` pays for nothing else.
+Read `verb.py` for what verbs share.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class LazyGroup(TyperGroup):
             with formatter.section(title):
                 formatter.write_dl([(name, self.get_command(ctx, name).get_short_help_str(100)) for name in names])
 
-    def main(self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
         """Typer's, but its usage errors come out like ours: one `Error:` line, or JSON where that was asked for."""
         given = list(sys.argv[1:] if args is None else args)
         try:

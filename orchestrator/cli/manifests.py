@@ -42,6 +42,6 @@ def chosen(manifest: Path | None) -> Path:
 
 def request(path: Path) -> dict[str, str]:
     """A `ManifestRequest`. Raises `ManifestError` for a file that is no bounded UTF-8 text."""
-    from orchestrator.manifest import read_text  # noqa: PLC0415
+    from orchestrator.manifest import read_text
 
     return {"text": read_text(path), "file": str(path), "base_dir": str(path.parent.absolute())}

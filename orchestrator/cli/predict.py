@@ -47,8 +47,8 @@ def predict(
 ) -> None:
     """Ask a model for a prediction, through the gateway like any client.
 
-    The request is a v2 one, {"inputs": [...]}, or a TensorFlow Serving one, {"instances": [...]}. With -o json the gateway's
-    answer is printed as it came.
+    The request is a v2 one, {"inputs": [...]}, or a TensorFlow Serving one, {"instances": [...]}. With -o json the
+    gateway's answer is printed as it came.
     """
     model, version = words.model_and_version(target)
     if label and version:

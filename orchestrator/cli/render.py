@@ -1,7 +1,7 @@
 """What the answers of the admin API look like: tables and lines for `Screen`, no I/O.
 
-Each function takes one schema of `orchestrator/api/schemas.py` and returns a `Grid` or lines of spans. Tables for a pipe repeat in
-each row what a reader of one row needs; tables for eyes leave it out.
+Each function takes one schema of `orchestrator/api/schemas.py` and returns a `Grid` or lines of spans. Tables for a
+pipe repeat in each row what a reader of one row needs; tables for eyes leave it out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import words
-from orchestrator.cli.screen import Column, Grid, Span
+from orchestrator.cli.screen import Cell, Column, Grid, Span
 
 if TYPE_CHECKING:
     from orchestrator.api import schemas
@@ -53,7 +53,7 @@ def models_grid(models: Sequence[schemas.ModelStatus], *, for_eyes: bool) -> Gri
     for model in models:
         for index, version in enumerate(model.versions):
             name = "" if for_eyes and index else model.name
-            row = [
+            row: list[Cell] = [
                 (name, "bold"), version.version, words.state(version.state), f"{version.ready}/{version.desired}",
                 _traffic(model, version.version), _labels(model, version.version), version.backend, version.source,
             ]  # fmt: skip

@@ -1,6 +1,7 @@
 """One prediction of each model, with the curl line that makes it: what `up` ends with.
 
-The request is `examples/<model>.json` beside the manifest if there is one, else zeros of the shapes in the model's metadata.
+The request is `examples/<model>.json` beside the manifest if there is one, else zeros of the shapes in the model's
+metadata.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a command's words go: Rich on a terminal, plain text in a pipe, JSON for scripts.
 
-Owns colour, width and layout, and knows nothing of models. Plain text has no colour, no boxes, and no width: a line is as
-long as what it says, so that grep and awk see whole values. Rich is imported only where a terminal wants it.
+Owns colour, width and layout, and knows nothing of models. Plain text has no colour, no boxes, and no width: a line
+is as long as what it says, so that grep and awk see whole values. Rich is imported only where a terminal wants it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Screen:
 
     @cached_property
     def console(self) -> Console:
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console
 
         # Without a colour system not even bold is written: a terminal that was asked for plain text gets it.
         return Console(
@@ -92,7 +92,7 @@ class Screen:
 
 
 def rich_text(spans: Sequence[Span]) -> Text:
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text
 
     return Text.assemble(*(_harmless(span) for span in spans))
 
@@ -102,7 +102,7 @@ def plain_text(spans: Sequence[Span]) -> str:
 
 
 def rich_table(grid: Grid) -> Table:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold dim")
     for column in grid.columns:

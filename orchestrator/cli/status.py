@@ -89,10 +89,10 @@ def _watch_in_pipe(session: Session, model: str, interval_s: float) -> None:
 
 def _watch_on_terminal(session: Session, model: str, interval_s: float) -> None:
     """Redraws in place, and leaves the last picture behind."""
-    from rich.console import Group  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415
+    from rich.console import Group
+    from rich.live import Live
 
-    from orchestrator.cli.screen import rich_table, rich_text  # noqa: PLC0415
+    from orchestrator.cli.screen import rich_table, rich_text
 
     def picture() -> Group:
         current = _of(session, model)

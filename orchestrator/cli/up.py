@@ -96,11 +96,9 @@ def _refuse_difference(session: Session, options: launch.Options) -> None:
 
 
 def _train(session: Session, manifest: Path, engine: str, base_image: str | None) -> None:
-    from orchestrator import examples  # noqa: PLC0415
+    from orchestrator import examples
 
-    examples.ensure(
-        manifest.parent, engine, state_dir=session.state_dir, base_image=base_image, say=lambda text: session.say(text)
-    )
+    examples.ensure(manifest.parent, engine, state_dir=session.state_dir, base_image=base_image, say=session.say)
 
 
 def _end_without_apply(session: Session) -> None:

@@ -13,7 +13,7 @@ from orchestrator.cli.verb import Session, verb
 @verb("modelfleet validate", "modelfleet validate configs/models.yaml", "modelfleet validate -o json")
 def validate(session: Session, manifest: ManifestArgument = None) -> None:
     """Check a manifest, here and now; needs no control plane."""
-    from orchestrator.manifest import check_world, load_file  # noqa: PLC0415
+    from orchestrator.manifest import check_world, load_file
 
     path = manifests.chosen(manifest)
     loaded = load_file(path)

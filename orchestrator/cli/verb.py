@@ -1,7 +1,7 @@
 """What every verb shares: the global options, a `Session` to work with, and one way to fail.
 
-A verb is a function `(session, arguments...) -> exit code or None` under `@verb(examples...)`. It raises `CliError`; it never
-prints an error itself and never ends the process. `main.py` finds the verbs.
+A verb is a function `(session, arguments...) -> exit code or None` under `@verb(examples...)`. It raises
+`CliError`; it never prints an error itself and never ends the process. `main.py` finds the verbs.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Session:
 
     @cached_property
     def client(self) -> Client:
-        from orchestrator.cli.client import Client  # noqa: PLC0415
+        from orchestrator.cli.client import Client
 
         return Client(self.control)
 
@@ -116,7 +116,7 @@ class Session:
             self.err.json(error.body())
         else:
             if error.diagnostics:
-                from orchestrator.cli import diagnostics  # noqa: PLC0415
+                from orchestrator.cli import diagnostics
 
                 diagnostics.show(self.err, error.diagnostics)
             self.err.line(("Error: ", "bold red"), error.message)
@@ -134,7 +134,7 @@ class Verb(Protocol):
 
 
 def verb(*examples: str) -> Callable[[Callable[..., int | None]], Verb]:
-    """Makes a function a verb: adds the global options, gives it a `Session`, turns what it raises into an exit code."""
+    """Makes a function a verb: with the global options, a `Session`, and an exit code for what it raises."""
 
     def decorate(run: Callable[..., int | None]) -> Verb:
         @functools.wraps(run)
