@@ -180,7 +180,7 @@ class MapOf:
         if len(key.text) > self.key.longest:
             wrong = f"a name of {len(key.text)} characters; at most {self.key.longest} are allowed; shorten it"
         elif not self.key.matches(key.text):
-            wrong = f"{shown(key.text)} is not a name for it; write {self.key.rule}"
+            wrong = f"{shown(key.text)} is not allowed as a name; use {self.key.rule}"
         else:
             return True
         report.add(path, wrong, key=True)

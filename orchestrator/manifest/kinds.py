@@ -67,7 +67,7 @@ class _ScalarKind:
     def read(self, node: Node, path: Path, report: Report) -> Any:
         try:
             if isinstance(node, (Mapping, Sequence)) or node.is_null:
-                raise ValueError(f"{what_is(node)} is not a value for it")
+                raise ValueError(f"{what_is(node)} stands where one value belongs")
             return self._parse(node)
         except ValueError as exc:
             report.add(path, f"{exc}; write {self.rule}")
@@ -186,11 +186,15 @@ class Choice(_ScalarKind):
 
 @dataclass(frozen=True)
 class Text(_ScalarKind):
-    """A text that matches `pattern` whole. Numbers and booleans are taken as the text they were written as."""
+    """A text that matches `pattern` whole. Numbers and booleans are taken as the text they were written as.
+
+    `is_shown` is false where a secret may stand by mistake: messages then do not repeat what was written.
+    """
 
     rule: str
     pattern: str = r"[^\x00-\x1f\x7f]+"
     longest: int = 4096
+    is_shown: bool = True
 
     def matches(self, text: str) -> bool:
         return re.fullmatch(self.pattern, text) is not None
@@ -199,7 +203,7 @@ class Text(_ScalarKind):
         if len(scalar.text) > self.longest:
             raise ValueError(f"{len(scalar.text)} characters are more than {self.longest}")
         if not self.matches(scalar.text):
-            raise ValueError(f"{shown(scalar.text)} does not fit")
+            raise ValueError(f"{shown(scalar.text) if self.is_shown else 'this'} is not allowed")
         return scalar.text
 
     def schema(self) -> Json:

@@ -9,7 +9,7 @@ merged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -77,7 +77,9 @@ class ScalingConfig:
 class SecretRef:
     """Where a secret's value comes from: exactly one of the two is not None."""
 
-    env: str | None = setting(ENV_NAME, "A variable in the control plane's environment.", default=None)
+    env: str | None = setting(
+        replace(ENV_NAME, is_shown=False), "A variable in the control plane's environment.", default=None
+    )
     file: str | None = setting(
         Text("the path of a file"),
         "A file, relative to the manifest; line breaks at its end are not part of it.",
@@ -93,6 +95,10 @@ class _Secret(Group):
         return "{env: NAME} or {file: PATH}"
 
     def read(self, node: Node, path: Path, report: Report) -> Any:
+        if not isinstance(node, Mapping):
+            # Most likely the secret itself: a message must not carry it into logs and events.
+            report.add(path, f"a secret's value cannot stand in a manifest; write {self.rule}")
+            return INVALID
         value = super().read(node, path, report)
         if value is INVALID or INVALID in value.values():
             return INVALID
@@ -255,10 +261,6 @@ class Manifest:
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)
     root: Node = field(default_factory=lambda: Mapping(START, START, flow=False), compare=False, repr=False)
-
-    def says(self, key: str) -> bool:
-        """Whether the text itself has this top-level key; else its value is a default that may be overridden."""
-        return _exists(self.root, (key,))
 
     def diagnostic(self, path: Path, message: str) -> Diagnostic:
         """An error that was found after loading, at `path` (keys as in YAML), or where its value was inherited from."""

@@ -157,12 +157,19 @@ class _Composer:
             for event in self._events():
                 self._take(event)
         except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None) or getattr(exc, "context_mark", None)
-            at = Mark(mark.line + 1, mark.column + 1, mark.index) if mark else START
+            at = self._place_of(exc)
             self._fail(at, _syntax_sentence(exc, self._line(at.line)))
         if self._root is None:
             self._fail(START, "the file is empty; a manifest has at least `models:`; write `models: {}` for none")
         return self._root
+
+    def _place_of(self, exc: yaml.YAMLError) -> Mark:
+        """Where the parser stopped; but what is never closed is shown where it opens, not at the end of the file."""
+        stopped, opened = getattr(exc, "problem_mark", None), getattr(exc, "context_mark", None)
+        if stopped and opened and stopped.index >= len(self._text.rstrip()):
+            stopped = opened
+        mark = stopped or opened
+        return Mark(mark.line + 1, mark.column + 1, mark.index) if mark else START
 
     def _events(self) -> Iterator[yaml.Event]:
         loader = _LOADER(self._text)
@@ -193,7 +200,8 @@ class _Composer:
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None:
-            self._fail(_start(event), f"tag {shown(event.tag)}; a manifest has no use for tags; remove it")
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self._fail(_start(event), f"tag {shown(tag)}; a manifest has no use for tags; remove it")
 
     def _begin(self, event: Any, node: Mapping | Sequence) -> None:
         self._check_tag(event)
@@ -290,7 +298,7 @@ def _last_end(node: Mapping | Sequence) -> Mark:
 _SYNTAX = (
     (
         "mapping values are not allowed",
-        "a colon where no key can stand; indent it like its siblings, or quote the value",
+        "a colon where no key can be; align it with its siblings, quote the value, or add the colon above",
     ),
     ("could not find expected ':'", "a key without its colon; write `key: value`, or close the quote above"),
     ("did not find expected key", "a line that is indented unlike its siblings; align it with the keys beside it"),

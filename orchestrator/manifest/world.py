@@ -32,16 +32,25 @@ def check_world(manifest: Manifest, *, environ: Mapping[str, str]) -> tuple[Diag
 def _version_faults(
     manifest: Manifest, config: VersionConfig, environ: Mapping[str, str]
 ) -> Iterator[tuple[Path, str]]:
-    source = manifest.local_path(config.source) if config.source else None
-    if source is not None and (fault := source_fault(source) or _requirements_fault(source, config)):
+    if config.source and (fault := _source_fault(manifest, config)):
         yield ("source",), fault
     for name, secret in config.secrets.items():
         if fault := _secret_fault(manifest, secret, environ):
             yield ("secrets", name, "env" if secret.env else "file"), fault
 
 
-def source_fault(path: FilePath) -> str:
+def _source_fault(manifest: Manifest, config: VersionConfig) -> str:
     """Why the file or folder cannot be served from, or ""."""
+    try:
+        path = manifest.local_path(config.source or "")
+    except (RuntimeError, ValueError) as exc:  # `~nobody/model`, or an address that is none
+        return f"'{config.source}' names no place: {exc}; write its path in full"
+    if path is None:
+        return ""
+    return _local_fault(path) or _requirements_fault(path, config)
+
+
+def _local_fault(path: FilePath) -> str:
     try:
         if path.is_dir():
             with os.scandir(path) as entries:
