@@ -4,7 +4,7 @@ Owns the grammar: what a head may look like, how long its body is, which fields 
 parsers could read in two ways is refused, never repaired; nothing in a returned head is unparsed. It is pure: bytes
 in, a frozen head or `ProtocolError` out, so that a connection may remember the last head it parsed by its bytes.
 Chunked bodies are in `chunked.py`, what is sent on to the other side in `rewrite.py`.
-docs/decisions/0010-own-http-parser.md says why this is not llhttp; tests compare the two.
+docs/decisions/0009-own-http-parser.md says why this is not llhttp; tests compare the two.
 """
 
 from __future__ import annotations
