@@ -170,7 +170,7 @@ class ModelConfig:
 
     versions: dict[str, VersionConfig] = setting(
         MapOf(VERSION_NAME, Group(VersionConfig), '"1": {source: models/iris/1}', least=1),
-        "The versions that run, by name. Quotes keep no more than the name; `1.10` and `08` stay as written.",
+        "The versions that run, by name. With or without quotes, `1.10` and `08` stay as written.",
     )
     traffic: dict[str, int] = setting(
         MapOf(VERSION_NAME, Integer(0, 100), '"1": 90, "2": 10'),
