@@ -15,7 +15,7 @@ from orchestrator.adapters.gateway import GatewayFailed, GatewayProcess, Listene
 from orchestrator.loops.journal import Journal
 from router.contract import GatewayReport
 
-CHECK_EVERY_S = 0.5
+CHECK_EVERY_S = 1.0
 
 
 class GatewayKeeper:
