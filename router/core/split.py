@@ -13,17 +13,18 @@ from collections.abc import Callable, Mapping
 class Split:
     """The credits of one model's versions. One object a table: a new table starts evenly again."""
 
-    __slots__ = ("_credit", "_weights")
+    __slots__ = ("_credit", "_weights", "only")
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = {version: weight for version, weight in weights.items() if weight > 0}
         self._credit = dict.fromkeys(self._weights, 0)
+        self.only = next(iter(self._weights), "") if len(self._weights) < 2 else None  # there is nothing to choose
 
     def pick(self, may_take: Callable[[str], bool]) -> str:
         """The next version among those that `may_take` traffic; among all when none may. "" without any weight."""
+        if self.only is not None:
+            return self.only
         weights = self._weights
-        if len(weights) < 2:
-            return next(iter(weights), "")
         able = [version for version in weights if may_take(version)] or list(weights)
         credit = self._credit
         total = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from router.core.errors import ProtocolError, malformed, path_not_found
@@ -49,6 +50,10 @@ class Target(NamedTuple):
 
 def read_target(path: bytes) -> Target | Own:
     """Raises `ProtocolError` (404 or 400) for a path that belongs to no protocol."""
+    return _read_remembered(path) if len(path) <= _SHORT else _read(path)
+
+
+def _read(path: bytes) -> Target | Own:
     own = _OWN.get(path)
     if own is not None:
         return own
@@ -64,6 +69,11 @@ def read_target(path: bytes) -> Target | Own:
         model, version, tail = match.groups(b"")
         return _target(model, version, b"", b"/models/", tail)
     raise ProtocolError(path_not_found(path.decode("latin-1")))
+
+
+# Clients ask for the same few paths: 4,096 of them, short enough to be kept.
+_SHORT: Final = 256
+_read_remembered: Final = lru_cache(maxsize=4096)(_read)
 
 
 def _target(model: bytes, version: bytes, label: bytes, prefix: bytes, tail: bytes) -> Target:
