@@ -113,7 +113,7 @@ def _port(name: str, port: int, *, is_ours: bool) -> Record:
 def _taken(name: str, port: int) -> Record:
     holder = _holder(port)
     other = "modelfleet up --api-port N" if port == DEFAULT_API_PORT else "gateway.port in the manifest"
-    end = f"kill {holder[0]}" if holder else f"ss -ltnp 'sport = :{port}'"
+    end = f"kill {holder[0]} (if it may end)" if holder else f"find it with ss -ltnp 'sport = :{port}'"
     who = f"process {holder[0]} ({holder[1]})" if holder else "another process"
     return check(name, False, f"{port} is taken by {who}", f"{end}, or another port: {other}")
 
@@ -124,7 +124,7 @@ def _holder(port: int) -> tuple[int, str] | None:
 
     try:
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid:
+            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr[1] == port and each.pid:
                 return each.pid, psutil.Process(each.pid).name()
     except (psutil.Error, OSError):
         pass

@@ -149,6 +149,8 @@ class _Bars:
             console=session.out.console,
         )
         self._session = session
+        # What is left beside the bar, a name of usual length and the clock.
+        self._room = max(20, (session.out.width or 80) - 52)
         self._tasks: dict[str, TaskID] = {}
         self._step_task = self._step.add_task("", total=None)
 
@@ -182,4 +184,4 @@ class _Bars:
         total = max(1, each.desired)
         # A version that is being replaced has its old replicas ready: the bar is full only when the new ones are.
         done = total if is_there else min(each.ready, total - 0.5)
-        self._progress.update(task, total=total, completed=done, note=note[:60])
+        self._progress.update(task, total=total, completed=done, note=note[: self._room])

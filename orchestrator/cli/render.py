@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Line = list[Span]
 
+# Columns of a terminal.
+WIDTH_WITH_SOURCE = 100
+
 
 def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
     """What stands above the table of `status`."""
@@ -43,11 +46,16 @@ def _gateway_state(gateway: schemas.GatewayStatus) -> Line:
     return [("ready", "green"), "" if gateway.table_current else ", applying the newest routing table"]
 
 
-def models_grid(models: Sequence[schemas.ModelStatus], *, for_eyes: bool) -> Grid:
-    """A row for each version. For a pipe the reason stands in the row; for eyes `reason_lines` follow the table."""
+def models_grid(models: Sequence[schemas.ModelStatus], width: int | None = None) -> Grid:
+    """A row for each version. For a pipe (no `width`) it says all; for eyes `reason_lines` follow the table.
+
+    A terminal too narrow for the source goes without: folded into a few columns nobody could read or copy it.
+    """
+    for_eyes = width is not None
+    keeps_source = width is None or width >= WIDTH_WITH_SOURCE
     columns = [
         Column("MODEL"), Column("VERSION"), Column("STATE"), Column("READY", right=True), Column("TRAFFIC", right=True),
-        Column("LABELS", wraps=True), Column("BACKEND"), Column("SOURCE", wraps=True),
+        Column("LABELS", wraps=True), Column("BACKEND"), *([Column("SOURCE", wraps=True)] if keeps_source else []),
     ]  # fmt: skip
     grid = Grid(columns if for_eyes else [*columns, Column("REASON")])
     for model in models:
@@ -55,7 +63,8 @@ def models_grid(models: Sequence[schemas.ModelStatus], *, for_eyes: bool) -> Gri
             name = "" if for_eyes and index else model.name
             row: list[Cell] = [
                 (name, "bold"), version.version, words.state(version.state), f"{version.ready}/{version.desired}",
-                _traffic(model, version.version), _labels(model, version.version), version.backend, version.source,
+                _traffic(model, version.version), _labels(model, version.version), version.backend,
+                *([version.source] if keeps_source else []),
             ]  # fmt: skip
             grid.add(*row if for_eyes else [*row, version.reason])
     return grid

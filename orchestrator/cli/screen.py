@@ -59,6 +59,11 @@ class Screen:
             color_system="auto" if self._color else None,
         )  # fmt: skip
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal, None where lines have no end."""
+        return self.console.width if self.is_terminal else None
+
     def line(self, *spans: Span) -> None:
         """One line of text; a terminal folds it at words."""
         if self.is_terminal:
@@ -115,7 +120,8 @@ def rich_table(grid: Grid) -> Table:
 
 def plain_table(grid: Grid) -> list[str]:
     rows = [[column.title for column in grid.columns]]
-    rows += [[" ".join(plain_text(_spans(cell)).split("\n")) for cell in row] for row in grid.rows]
+    # An empty cell would shift the fields that awk counts.
+    rows += [[" ".join(plain_text(_spans(cell)).split("\n")) or "-" for cell in row] for row in grid.rows]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return ["  ".join(_justified(grid.columns, widths, row)).rstrip() for row in rows]
 

@@ -46,7 +46,7 @@ def show(screen: Screen, current: schemas.ClusterStatus, *, as_json: bool = Fals
     if not current.models:
         screen.line("No models yet. `modelfleet init FOLDER` makes a manifest, `modelfleet apply` runs it.")
         return
-    screen.table(render.models_grid(current.models, for_eyes=screen.is_terminal))
+    screen.table(render.models_grid(current.models, screen.width))
     if screen.is_terminal and (reasons := render.reason_lines(current.models)):
         screen.line()
         for line in reasons:
@@ -98,7 +98,7 @@ def _watch_on_terminal(session: Session, model: str, interval_s: float) -> None:
         current = _of(session, model)
         lines = [*render.cluster_lines(current), []]
         reasons = [rich_text(line) for line in [[], *render.reason_lines(current.models)]]
-        table = rich_table(render.models_grid(current.models, for_eyes=True))
+        table = rich_table(render.models_grid(current.models, session.out.width))
         return Group(*(rich_text(line) for line in lines), table, *reasons)
 
     _redraw(lambda first: Live(first, console=session.out.console, auto_refresh=False), picture, interval_s)
