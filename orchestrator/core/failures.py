@@ -58,7 +58,7 @@ def _of_version(roster: Roster, memory: Memory, history: History, now: float, po
 
 def _has_recovered(failures: Failures, roster: Roster, history: History, stable_since: float) -> bool:
     """Whether a replica that became ready after the last failure has stayed so for long."""
-    return any(failures.failed_at <= history.ready_since[r.id] <= stable_since for r in roster.ready)
+    return any(failures.failed_at < history.ready_since[r.id] <= stable_since for r in roster.ready)
 
 
 def _one_more(

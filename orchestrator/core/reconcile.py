@@ -61,7 +61,9 @@ def reconcile(
         actions=_actions(decisions, starts, desired.revision),
         routes=routes,
         memory=_remember(decisions, observed, routes, at),
-        verdicts={d.roster.key: judge(d.roster, d.staffing, starts[d.roster.key], d.traffic, at) for d in decisions},
+        verdicts={
+            d.roster.key: judge(d.roster, d.staffing, starts.get(d.roster.key, 0), d.traffic, at) for d in decisions
+        },
         wake_at=min((wake for d in decisions for wake in d.staffing.wakes), default=None),
     )
 
@@ -96,9 +98,9 @@ def _actions(decisions: list[_Decision], starts: Mapping[VersionKey, int], revis
     """Removals and starts go first: they end outages. Stops go last: they may take their grace."""
     actions: list[Action] = [removal for d in decisions for removal in d.staffing.removals]
     for d in decisions:
-        if d.roster.wanted is not None and starts[d.roster.key]:
-            start = StartReplica(d.roster.wanted, revision, d.staffing.start_cause)
-            actions.extend([start] * starts[d.roster.key])
+        count = starts.get(d.roster.key, 0)
+        if d.roster.wanted is not None and count:
+            actions.extend([StartReplica(d.roster.wanted, revision, d.staffing.start_cause)] * count)
     actions.extend(drain for d in decisions for drain in d.staffing.drains)
     actions.extend(stop for d in decisions for stop in d.staffing.stops)
     return tuple(actions)

@@ -145,7 +145,8 @@ def _fill_up(roster: Roster, wanted: DesiredVersion, at: Situation, decision: St
     if failed is not None and failed.retry_at > at.now:
         decision.wakes.append(failed.retry_at)
         return
-    room = wanted.replicas + surge(wanted.replicas, at.policy) - roster.live_count
+    live = roster.live_count - len(decision.drains)
+    room = wanted.replicas + surge(wanted.replicas, at.policy) - live
     decision.may_start = max(0, min(decision.missing, room))
     decision.start_cause = _start_cause(roster, wanted, at.failures)
 

@@ -84,11 +84,13 @@ def _of_model(model: DesiredModel, previous: RoutedModel | None, rosters: Roster
 def _waits_for(scene: _Scene, wanted: Mapping[str, int]) -> tuple[str, ...]:
     """The versions whose share grows and that cannot carry it yet; none when the wanted weights take force."""
     before = scene.previous.weights
-    unable = tuple(v for v, weight in wanted.items() if weight > before.get(v, 0) and not scene.can_carry(v))
-    if not unable or any(scene.serves(v) for v in before):
-        return unable
-    gains = any(scene.serves(v) for v in wanted) or not any(v in scene.model.versions for v in before)
-    return () if gains else unable
+    growing = tuple(v for v, weight in wanted.items() if weight > before.get(v, 0) and not scene.can_carry(v))
+    serves_then = any(scene.serves(v) for v in wanted)
+    if any(scene.serves(v) for v in before):
+        # Where no share grows, those that stay must still be able to serve when the others go.
+        return growing if growing or serves_then else tuple(v for v in wanted if not scene.can_carry(v))
+    is_hopeless = not any(v in scene.model.versions for v in before)
+    return () if serves_then or is_hopeless else growing
 
 
 def _label_target(scene: _Scene, label: str, wanted: str) -> str:
