@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly VENV=.venv
 readonly STAMP=$VENV/.setup-stamp
 readonly LEAST="3.11"
+readonly LOCK=.setup.lock
 
 fail() {
   echo "setup: $*" >&2
@@ -63,6 +64,12 @@ is_usable() {
 
 main() {
   if is_current; then return; fi
+  # Two at once in one clone would remove the environment under each other. Where there is no flock (macOS), they may.
+  if command -v flock >/dev/null; then
+    exec 9>"$LOCK"
+    flock --nonblock 9 || { echo "setup: another one runs in this clone; waiting for it" && flock 9; }
+    if is_current; then return; fi
+  fi
   local python
   if ! is_usable; then
     python=$(find_python)
