@@ -103,7 +103,7 @@ def _added(after: DesiredVersion, observed: Observed) -> Change:
     adopted = min(running, after.replicas)
     sentence = f"start {_replicas(after.replicas - adopted)}"
     if adopted:
-        sentence = f"adopt {_replicas(adopted)} that run" + (f", {sentence}" if adopted < after.replicas else "")
+        sentence = f"adopt {_replicas(adopted)} already running" + (f", {sentence}" if adopted < after.replicas else "")
     source = [f"source {_short(after.spec.artifact)}"] if after.spec.artifact else []
     backend = after.spec.backend or f"image {_short(after.spec.runtime)}"
     cause = ["new version", f"replicas {after.replicas}", backend, *source, _spec(after)]

@@ -8,11 +8,11 @@ routing in force serves nobody, for then there is nothing to keep. Read `staffin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, VersionKey
 from orchestrator.core.failures import FailureCount
-from orchestrator.core.plan import DEFAULT_DRAIN_TIMEOUT_S, RoutedModel, RoutedVersion, RouteSettings
+from orchestrator.core.plan import RoutedModel, RoutedVersion, RouteSettings
 from orchestrator.core.roster import Roster, Rosters, phase
 
 
@@ -109,38 +109,37 @@ def route(
     failures: FailureCount,
 ) -> RoutedModel:
     """The model as the gateway shall route it; replicas that are `leaving` in this plan are no longer in it."""
-    versions: dict[str, RoutedVersion] = {}
-    for version, wanted in model.versions.items():
-        roster = rosters[wanted.key]
-        ids = _endpoints(roster, leaving)
-        state = "" if ids else absence(roster, failures)
-        versions[version] = RoutedVersion(_settings(wanted), ids, state, wanted.drain_timeout_s)
+    versions = {
+        v: _route_wanted(wanted, rosters[wanted.key], leaving, failures) for v, wanted in model.versions.items()
+    }
     for version in sorted(traffic.held):
         before = previous.versions.get(version) if previous else None
-        held = rosters.get(VersionKey(model.name, version))
-        ids = _endpoints(held, leaving) if held else ()
-        versions[version] = RoutedVersion(
-            settings=before.settings if before else RouteSettings(),
-            replicas=ids,
-            state="" if ids else "stopped",
-            drain_timeout_s=before.drain_timeout_s if before else DEFAULT_DRAIN_TIMEOUT_S,
-        )
+        roster = rosters.get(VersionKey(model.name, version))
+        versions[version] = _route_held(before, roster, leaving)
     return RoutedModel(versions, traffic.weights, traffic.labels)
 
 
-def _endpoints(roster: Roster, leaving: set[str]) -> tuple[str, ...]:
-    """Sorted, so that an unchanged world is an unchanged table whatever order the engine lists it in."""
-    return tuple(sorted(r.id for r in roster.serving if r.id not in leaving))
-
-
-def _settings(wanted: DesiredVersion) -> RouteSettings:
-    return RouteSettings(
+def _route_wanted(wanted: DesiredVersion, roster: Roster, leaving: set[str], failures: FailureCount) -> RoutedVersion:
+    ids = _endpoints(roster, leaving)
+    settings = RouteSettings(
         concurrency=wanted.concurrency,
         queue_max=wanted.queue_max,
         queue_timeout_ms=wanted.queue_timeout_ms,
         request_timeout_ms=wanted.request_timeout_ms,
         idempotent=wanted.idempotent,
     )
+    return RoutedVersion(settings, ids, "" if ids else absence(roster, failures), wanted.drain_timeout_s)
+
+
+def _route_held(before: RoutedVersion | None, roster: Roster | None, leaving: set[str]) -> RoutedVersion:
+    """Carried as it was: nobody desires the version any more, so only the routing still knows its settings."""
+    ids = _endpoints(roster, leaving) if roster else ()
+    return replace(before or RoutedVersion(RouteSettings()), replicas=ids, state="" if ids else "stopped")
+
+
+def _endpoints(roster: Roster, leaving: set[str]) -> tuple[str, ...]:
+    """Sorted, so that an unchanged world is an unchanged table whatever order the engine lists it in."""
+    return tuple(sorted(r.id for r in roster.serving if r.id not in leaving))
 
 
 def absence(roster: Roster, failures: FailureCount) -> str:

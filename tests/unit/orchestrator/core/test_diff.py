@@ -1,0 +1,176 @@
+"""What people read before they apply: every kind of change as the line they see."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from orchestrator.core.diff import Change, digest, preview, render
+from orchestrator.core.entities import Desired, DesiredVersion, Observed, ReplicaSpec, Resources
+from tests.unit.orchestrator.core.builders import desired, observed, replica, version
+
+HASH_A, HASH_B = "a1" * 32, "b2" * 32
+SPEC = ReplicaSpec("iris", "1", "sklearn", HASH_A, f"sha256:{HASH_A}", settings='{"batching":null}')
+
+
+def lines(before: Desired, after: Desired, world: Observed | None = None) -> list[str]:
+    return [str(change) for change in preview(before, after, world or Observed())]
+
+
+def of(spec: ReplicaSpec, replicas: int = 1) -> Desired:
+    return desired(DesiredVersion(spec, spec.digest(), replicas))
+
+
+class TestVersions:
+    def test_a_new_model_shows_its_versions_traffic_and_labels(self):
+        after = desired(version("iris@1", 2), version("iris@2"), traffic={"1": 90, "2": 10}, labels={"stable": "1"})
+
+        assert lines(Desired(), after) == [
+            "+ iris@1  start 2 replicas  (new version, replicas 2, sklearn, source a, spec a)",
+            "+ iris@2  start 1 replica  (new version, replicas 1, sklearn, source a, spec a)",
+            "+ iris  traffic 1=90 2=10  (new model)",
+            "+ iris  labels stable=1  (new model)",
+        ]
+
+    def test_digests_are_shown_by_their_first_digits(self):
+        assert f"source {HASH_A[:8]}…" in lines(Desired(), of(SPEC))[0]
+
+    def test_an_image_of_the_users_own_is_named(self):
+        assert "image shop/iris:1" in lines(Desired(), of(replace(SPEC, backend="", runtime="shop/iris:1")))[0]
+
+    def test_replicas_that_run_already_are_adopted(self):
+        world = observed(replica("r1", "iris@1"))
+
+        sentences = [c.sentence for c in preview(Desired(), desired(version("iris@1", 3)), world)]
+
+        assert sentences[0] == "adopt 1 replica already running, start 2 replicas"
+
+    def test_a_removed_version_says_how_many_replicas_stop(self):
+        before, after = desired(version("iris@1"), version("iris@2"), traffic={"1": 100}), desired(version("iris@1"))
+
+        assert lines(before, after, observed(replica("r1", "iris@2"))) == [
+            "- iris@2  drain and stop 1 replica  (version removed)"
+        ]
+
+    def test_a_removed_model_stops_being_routed(self):
+        assert lines(desired(version("iris@1")), Desired()) == [
+            "- iris  stop routing  (model removed)",
+            "- iris@1  drain and stop 0 replicas  (model removed)",
+        ]
+
+    def test_scaling_starts_or_stops_the_difference(self):
+        one, three = desired(version("iris@1", 1)), desired(version("iris@1", 3))
+
+        assert lines(one, three) == ["~ iris@1  start 2 replicas  (replicas 1 -> 3)"]
+        assert lines(three, one) == ["~ iris@1  drain and stop 2 replicas  (replicas 3 -> 1)"]
+
+    def test_settings_of_the_gateway_restart_nothing(self):
+        after = desired(version("iris@1", concurrency=64, drain_timeout_s=45.0))
+
+        assert lines(desired(version("iris@1")), after) == [
+            "~ iris@1  change settings, no restart  (concurrency 32 -> 64; drain_timeout_s 30 -> 45)"
+        ]
+
+    def test_the_same_twice_changes_nothing(self):
+        assert preview(of(SPEC), of(SPEC), Observed()) == ()
+
+
+class TestReplacing:
+    @pytest.mark.parametrize(
+        ("after", "cause"),
+        [
+            ({"artifact": HASH_B}, "source changed a1a1a1a1… -> b2b2b2b2…"),
+            ({"runtime": f"sha256:{HASH_B}"}, "image or environment changed a1a1a1a1… -> b2b2b2b2…"),
+            ({"runtime": "shop/iris:2"}, "image or environment changed a1a1a1a1… -> shop/iris:2"),
+            ({"backend": "onnx"}, "backend sklearn -> onnx"),
+            ({"env": (("LOG_LEVEL", "x"),)}, "env LOG_LEVEL added"),
+            ({"secrets": (("TOKEN", "keyed"),)}, "secret TOKEN added"),
+            ({"resources": Resources(memory_bytes=1024**3)}, "memory 512Mi -> 1Gi"),
+            ({"resources": Resources(cpus=2.5, pids=9)}, "cpus 1 -> 2.5; pids 256 -> 9"),
+            ({"port": 9000}, "port 8000 -> 9000"),
+            ({"egress": True}, "egress false -> true"),
+            ({"settings": '{"batching":{"max_size":64}}'}, 'batching none -> {"max_size": 64}'),
+        ],
+    )
+    def test_names_each_changed_field_as_the_cause(self, after, cause):
+        changed = replace(SPEC, **after)
+
+        assert lines(of(SPEC), of(changed)) == [
+            f"~ iris@1  replace 1 replica, start before stop  ({cause}; spec {changed.digest()[:8]})"
+        ]
+
+    @pytest.mark.parametrize("name", [f.name for f in fields(ReplicaSpec) if f.name not in ("model", "version")])
+    def test_no_field_of_the_spec_can_change_unseen(self, name):
+        values = {
+            "env": (("A", "1"),), "secrets": (("A", "1"),), "resources": Resources(9), "port": 1, "egress": True,
+            "settings": '{"a": 1}',
+        }  # fmt: skip
+        changed = replace(SPEC, **{name: values.get(name, "other")})
+
+        (change,) = preview(of(SPEC), of(changed), Observed())
+
+        assert change.cause.count(";") >= 1
+
+    def test_all_causes_stand_in_one_line(self):
+        before = replace(SPEC, env=(("A", "1"), ("B", "1")))
+        after = replace(before, artifact=HASH_B, env=(("B", "2"), ("C", "1")))
+
+        (change,) = preview(of(before), of(after, replicas=2), Observed())
+
+        assert change.cause == (
+            "source changed a1a1a1a1… -> b2b2b2b2…; env A removed; env B changed; env C added; replicas 1 -> 2; "
+            f"spec {after.digest()[:8]}"
+        )
+
+    def test_never_shows_values_of_the_environment(self):
+        before, after = (of(replace(SPEC, env=(("PASSWORD", value),))) for value in ("hunter2", "correct horse"))
+
+        text = render(preview(before, after, Observed()))
+
+        assert "hunter2" not in text
+        assert "correct" not in text
+
+    def test_shows_the_one_setting_that_changed_inside_batching(self):
+        before, after = (replace(SPEC, settings=f'{{"batching":{{"max_size":{n},"x":1}}}}') for n in (8, 64))
+
+        (change,) = preview(of(before), of(after), Observed())
+
+        assert change.cause.startswith("batching.max_size 8 -> 64; spec ")
+
+
+class TestTraffic:
+    def test_shows_weights_and_labels_before_and_after(self):
+        versions = version("iris@1"), version("iris@2")
+        before = desired(*versions, traffic={"1": 90, "2": 10}, labels={})
+        after = desired(*versions, traffic={"1": 50, "2": 50}, labels={"stable": "2"})
+
+        assert lines(before, after) == [
+            "~ iris  traffic 1=90 2=10 -> 1=50 2=50",
+            "~ iris  labels none -> stable=2",
+        ]
+
+
+class TestRender:
+    def test_lines_up_the_columns(self):
+        changes = (Change("+", "iris@10", "start 1 replica", "new version"), Change("~", "iris", "traffic 1=1 -> 1=2"))
+
+        assert render(changes) == "+ iris@10  start 1 replica  (new version)\n~ iris     traffic 1=1 -> 1=2"
+
+    def test_says_that_nothing_changes(self):
+        assert render(()) == "nothing changes"
+
+
+class TestDigest:
+    def test_differs_when_the_plan_differs_though_no_value_is_shown(self):
+        before = of(replace(SPEC, env=(("A", "1"),)))
+
+        digests = {digest(preview(before, of(replace(SPEC, env=(("A", n),))), Observed())) for n in ("2", "3")}
+
+        assert len(digests) == 2
+
+    def test_stays_when_a_replica_crashes_between_showing_and_applying(self):
+        before = desired(version("iris@1", 2))
+        both, one = observed(replica("r1", "iris@1"), replica("r2", "iris@1")), observed(replica("r1", "iris@1"))
+
+        assert digest(preview(before, Desired(), both)) == digest(preview(before, Desired(), one))
