@@ -19,7 +19,7 @@ import uvicorn
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.adapters.store import Store
 from orchestrator.api.app import create_app
-from orchestrator.config import DEFAULT_API_PORT, ENGINES, VERSION, Config, default_state_dir, port_from_environment
+from orchestrator.config import DEFAULT_API_PORT, ENGINES, Config, default_state_dir, port_from_environment
 from orchestrator.core.errors import ConflictError, FleetError
 from orchestrator.loops.control import ControlPlane
 
@@ -82,9 +82,7 @@ async def _run(control: ControlPlane, listener: socket.socket) -> None:
         loop.add_signal_handler(number, control.stopped.set)
     # Not `serve`: it would take the signals for itself, and they end more than the API here.
     serving = asyncio.create_task(server._serve([listener]), name="admin api")
-    control.state.announce(
-        {"pid": os.getpid(), "url": control.url, "cluster": control.cluster, "version": VERSION}
-    )  # fmt: skip
+    control.state.announce(control.facts())
     await control.run()
     server.should_exit = True
     await serving

@@ -185,6 +185,7 @@ async def examine(control: Control) -> list[schemas.Check]:
 @private.post("/plan")
 async def plan(control: Control, request: schemas.ManifestRequest) -> schemas.PlanResponse:
     """What applying this manifest would do; nothing is changed, fetched or built."""
+    await _take_names(control, request)
     changes, warnings = await control.operations.plan(request.text, request.file, Path(request.base_dir))
     return schemas.PlanResponse(
         base_revision=control.loop.desired.revision,
@@ -199,8 +200,14 @@ async def plan(control: Control, request: schemas.ManifestRequest) -> schemas.Pl
 @private.post("/apply", status_code=202)
 async def apply(control: Control, request: schemas.ManifestRequest) -> schemas.OperationStatus:
     """Begins to apply a manifest; follow it under `/operations/{id}`."""
+    await _take_names(control, request)
     begun = await control.operations.apply(request.text, request.file, Path(request.base_dir), request.plan)
     return views.operation_status(control, begun)
+
+
+async def _take_names(control: ControlPlane, request: schemas.ManifestRequest) -> None:
+    if control.store.current_revision() is None:
+        await control.take_names(manifests.load(request.text, file=request.file, base_dir=Path(request.base_dir)))
 
 
 @private.post("/rollback", status_code=202)

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +22,8 @@ from orchestrator.adapters.gateway import GatewayProcess
 from orchestrator.adapters.process_engine import ProcessEngine
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.adapters.store import Store
-from orchestrator.config import ENGINES, Config
-from orchestrator.core.errors import ConflictError
+from orchestrator.config import ENGINES, VERSION, Config
+from orchestrator.core.errors import ConflictError, UnavailableError
 from orchestrator.core.plan import Policy
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
@@ -47,15 +49,18 @@ class ControlPlane:
         self.url = url
         self.started_at = time.time()
         self.cluster = _settle(store, "cluster", config.cluster, "default")
-        self.engine = make_engine(_settle(store, "engine", config.engine, ENGINES[0]), self.cluster, config, state)
         self.stopped = asyncio.Event()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
         self._client = httpx.AsyncClient(timeout=2.0, trust_env=False)
+        # Guards a change of names: two first applies at once must not both assemble.
+        self._naming = asyncio.Lock()
+        self._assemble(_settle(store, "engine", config.engine, ENGINES[0]))
+
+    def _assemble(self, engine: str) -> None:
+        """Makes every part for `self.cluster` on the engine of that name."""
+        self.engine = make_engine(engine, self.cluster, self.config, self.state)
         self._engine_stopped = threading.Event()
         self._tasks = TaskGroup("control")
-        self._assemble()
-
-    def _assemble(self) -> None:
         self.journal = Journal(self.store)
         self.preparer = Preparer(self.config, self.state, self.engine, self.cluster)
         self.board = TableBoard(self.store, self.cluster)
@@ -80,6 +85,34 @@ class ControlPlane:
     async def run(self) -> None:
         """Adopts what runs, takes up what was left, and keeps at it until `stopped` is set."""
         self.journal.record("control_plane_started", f"control plane of cluster {self.cluster} answers at {self.url}")
+        self._begin()
+        await self.stopped.wait()
+        await self.close()
+
+    async def take_names(self, manifest: Manifest) -> None:
+        """While nothing was ever applied the cluster has no name and engine of its own: the first manifest gives them.
+
+        What `--cluster` and `--engine` gave stays. Afterwards `Preparer.load` refuses a manifest with other names.
+        """
+        async with self._naming:
+            cluster = self.config.cluster or (manifest.cluster if manifest.says("cluster") else self.cluster)
+            engine = self.config.engine or (manifest.engine if manifest.says("engine") else self.engine.name)
+            if self.store.current_revision() is not None or (cluster, engine) == (self.cluster, self.engine.name):
+                return
+            await self._dismantle()
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._forget_engine)
+            self.cluster = cluster
+            self.store.put("cluster", cluster)
+            self.store.put("engine", engine)
+            self._assemble(engine)
+            self.state.announce(self.facts())
+            self._begin()
+
+    def facts(self) -> dict[str, object]:
+        """What control.json says."""
+        return {"pid": os.getpid(), "url": self.url, "cluster": self.cluster, "version": VERSION}
+
+    def _begin(self) -> None:
         revision = self.store.current_revision()
         if revision is None:
             self.keeper.want(listener_of(Manifest(models={}), self.config))
@@ -90,8 +123,6 @@ class ControlPlane:
         self._tasks.spawn(self._reconcile(), name="reconcile")
         self._tasks.spawn(forever("probe", self.prober.run), name="probe")
         self._watch_engine()
-        await self.stopped.wait()
-        await self.close()
 
     async def down(self) -> None:
         """Ends every replica, the gateway, and what the engine made for this cluster. Then `run` returns."""
@@ -105,12 +136,22 @@ class ControlPlane:
         self.stopped.set()
 
     async def close(self) -> None:
+        await self._dismantle()
+        await self._client.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.engine.close()
+
+    async def _dismantle(self) -> None:
+        """Ends the loops; what runs goes on."""
         self._engine_stopped.set()
         await self.operations.close()
         await self._tasks.cancel()
         await self.executor.close()
-        await self._client.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _forget_engine(self) -> None:
+        """Removes the networks of the name that is given up. An engine that is away keeps them: they hold nothing."""
+        with contextlib.suppress(UnavailableError):
+            self.engine.teardown()
         self.engine.close()
 
     async def _reconcile(self) -> None:

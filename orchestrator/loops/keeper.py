@@ -29,6 +29,8 @@ class GatewayKeeper:
         self._client = client
         self._threads = threads
         self._changed = asyncio.Event()
+        # Guards finding and starting: two at once would start two gateways.
+        self._lock = asyncio.Lock()
         self.listener: Listener | None = None
         self.pid: int | None = None
         self.error = ""
@@ -53,7 +55,14 @@ class GatewayKeeper:
                 continue
 
     async def ensure(self) -> None:
-        """Adopts or starts the wanted gateway unless it runs already; remembers why it could not."""
+        """Adopts or starts the wanted gateway unless it runs already; remembers why it could not.
+
+        After it no gateway of ours is half started: a port that is taken then is somebody else's.
+        """
+        async with self._lock:
+            await self._ensure()
+
+    async def _ensure(self) -> None:
         listener = self.listener
         if listener is None:
             return

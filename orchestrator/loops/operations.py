@@ -200,6 +200,7 @@ class Operations:
             runner.call_soon_threadsafe(self._step, operation.id, sentence)
 
         runner = asyncio.get_running_loop()
+        await self._keeper.ensure()
         if request.from_revision is not None:
             return await self._on_thread(self._restore, request, step)
         return await self._on_thread(self._fetch, request, step)
