@@ -76,7 +76,7 @@ class ControlPlane:
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy()
         )
         self.operations = Operations(
-            self.config, self.store, self.preparer, self.loop, self.keeper, self.journal, self._threads
+            self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads
         )  # fmt: skip
 
     def _wake(self) -> None:
@@ -144,6 +144,7 @@ class ControlPlane:
     async def _dismantle(self) -> None:
         """Ends the loops; what runs goes on."""
         self._engine_stopped.set()
+        self.board.changed.notify()  # a gateway that waits at this board must ask again
         await self.operations.close()
         await self._tasks.cancel()
         await self.executor.close()

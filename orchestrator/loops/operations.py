@@ -30,6 +30,7 @@ from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.prepare import Prepared, Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
+from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.tasks import TaskGroup
 from orchestrator.manifest import ManifestError
 
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 FAILED_AFTER = 3
 KEPT_REVISIONS = 20
+WATCH_EVERY_S = 5.0
+GATEWAY_EVERY_S = 0.05
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -62,10 +65,12 @@ class Operations:
         preparer: Preparer,
         loop: ReconcileLoop,
         keeper: GatewayKeeper,
+        board: TableBoard,
         journal: Journal,
         threads: ThreadPoolExecutor,
     ) -> None:
         self._config = config
+        self._board = board
         self._store = store
         self._preparer = preparer
         self._loop = loop
@@ -255,14 +260,32 @@ class Operations:
                 self.changed.notify()
                 return
             plan = self._loop.plan
-            if plan is not None and self._loop.plan_revision == stored.revision and self._settle(stored, plan):
-                self.changed.notify()
-                return
+            pause_s = WATCH_EVERY_S
+            if plan is not None and self._loop.plan_revision == stored.revision:
+                is_routed = not self._runs(plan) or await self._is_routed(stored)
+                if is_routed and self._settle(stored, plan):
+                    self.changed.notify()
+                    return
+                pause_s = WATCH_EVERY_S if is_routed else GATEWAY_EVERY_S
             self.changed.notify()
-            await self._loop.decided.wait(seen, 5.0)
+            await self._loop.decided.wait(seen, pause_s)
+
+    @staticmethod
+    def _runs(plan: Plan) -> bool:
+        return plan.is_converged and not plan.memory.draining
+
+    async def _is_routed(self, operation: StoredOperation) -> bool:
+        """Whether the gateway routes by the newest table. Replicas that no request can reach are not done."""
+        report = await self._keeper.report()
+        if report is not None and report.tag == self._board.tag:
+            return True
+        step = self._keeper.error or "every version is ready; the gateway takes over the routing table"
+        if step != operation.step:
+            self._step(operation.id, step)
+        return False
 
     def _settle(self, operation: StoredOperation, plan: Plan) -> bool:
-        if plan.is_converged and not plan.memory.draining:
+        if self._runs(plan):
             self._store.end_operation(operation, "succeeded")
             self._journal.record("converged", f"revision {operation.revision} runs", revision=operation.revision or 0)
             self._collect_garbage()
