@@ -99,12 +99,14 @@ class ControlPlane:
             engine = self.config.engine or (manifest.engine if manifest.says("engine") else self.engine.name)
             if self.store.current_revision() is not None or (cluster, engine) == (self.cluster, self.engine.name):
                 return
+            left = self.board
             await self._dismantle()
             await asyncio.get_running_loop().run_in_executor(self._threads, self._forget_engine)
             self.cluster = cluster
             self.store.put("cluster", cluster)
             self.store.put("engine", engine)
             self._assemble(engine)
+            left.changed.notify()  # a gateway that waits at the board that nobody writes on any more asks again
             self.state.announce(self.facts())
             self._begin()
 
@@ -144,7 +146,6 @@ class ControlPlane:
     async def _dismantle(self) -> None:
         """Ends the loops; what runs goes on."""
         self._engine_stopped.set()
-        self.board.changed.notify()  # a gateway that waits at this board must ask again
         await self.operations.close()
         await self._tasks.cancel()
         await self.executor.close()
