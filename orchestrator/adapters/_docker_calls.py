@@ -45,7 +45,7 @@ class DockerCalls:
         self._host = host
         self._timeout_s = timeout_s
         self._clients: dict[float, Any] = {}
-        # Guards `_clients`: two threads must not negotiate a version twice.
+        # Guards `_clients`.
         self._lock = threading.Lock()
 
     @property
@@ -86,9 +86,16 @@ class DockerCalls:
 
     def _client(self, timeout_s: float) -> Any:
         with self._lock:
-            if timeout_s not in self._clients:
-                self._clients[timeout_s] = self._connect(timeout_s)
-            return self._clients[timeout_s]
+            known = self._clients.get(timeout_s)
+        if known is not None:
+            return known
+        # Outside of the lock: with an engine that hangs, threads would wait for one another's timeouts in turn.
+        made = self._connect(timeout_s)
+        with self._lock:
+            kept = self._clients.setdefault(timeout_s, made)
+        if kept is not made:
+            made.close()
+        return kept
 
     def _connect(self, timeout_s: float) -> Any:
         settings: dict[str, Any] = {**kwargs_from_env()}

@@ -23,8 +23,10 @@ SECRETS_DIR = "/run/secrets"
 TMPFS_OPTIONS = "rw,noexec,nosuid,nodev,size=64m,mode=1777"
 LABEL = "modelfleet"
 # A container on an internal network still has Docker's resolver, and engines before 23.0.11 let it ask the host's
-# resolver, a way out (CVE-2024-29018). A server of its own (TEST-NET-1, no route) makes names fail at once.
-NO_RESOLVER = "192.0.2.1"
+# resolver, a way out (CVE-2024-29018). A server named here is asked from inside the container, where nothing listens
+# on loopback. Docker's resolver stays silent then, so the options bound how long a library that tries is held up: 1 s.
+NO_RESOLVER = "127.0.0.1"
+NO_RESOLVER_OPTIONS = ["timeout:1", "attempts:1"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def host_arguments(launch: Launch, place: Placement, secrets_dir: Path | None) -
     }
     if not spec.egress:
         arguments["dns"] = [NO_RESOLVER]
+        arguments["dns_opt"] = NO_RESOLVER_OPTIONS
     if place.init:
         arguments["init"] = True
     if place.published:

@@ -198,6 +198,7 @@ def _stamps(files: list[TreeFile]) -> list[tuple[str, tuple[int, int, int, int]]
 def _copy_files(files: list[TreeFile], target: Path, say: Callable[[str], None]) -> None:
     total = sum(file.size_bytes for file in files)
     done = said = 0
+    say(f"copying {len(files)} {'file' if len(files) == 1 else 'files'}, {total / 1e6:,.1f} MB")
     for file in files:
         destination = target / file.name
         destination.parent.mkdir(parents=True, exist_ok=True)

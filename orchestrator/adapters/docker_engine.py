@@ -104,8 +104,7 @@ class DockerEngine:
         if self._start_found(launch):
             return
         place = self._placed()
-        if launch.spec.egress:
-            self._ensure_network(place.egress_network, internal=False)
+        self._ensure_network_for(launch, place)
         try:
             self._create_and_start(launch, place)
         except BaseException:
@@ -174,6 +173,13 @@ class DockerEngine:
         if self._placement is None:
             self._placement = self._place(self._facts())
         return self._placement
+
+    def _ensure_network_for(self, launch: Launch, place: Placement) -> None:
+        """Asked at each start: `docker network prune` removes ours while every model sleeps."""
+        if launch.spec.egress:
+            self._ensure_network(place.egress_network, internal=False)
+        else:
+            self._ensure_network(place.network, internal=not place.published)
 
     def _ensure_network(self, name: str, *, internal: bool) -> None:
         with self._calls.during(f"make the network {name}"):

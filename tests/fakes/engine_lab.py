@@ -54,6 +54,9 @@ class Model:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
             time.sleep(3600)
+        if act == "parent":
+            import subprocess
+            subprocess.Popen(["sleep", "300"])
         if act == "chatter":
             threading.Thread(target=tick, daemon=True).start()
 

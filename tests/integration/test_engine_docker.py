@@ -74,13 +74,22 @@ class TestFailedStart:
         assert_nothing_is_left(docker_lab)
 
     def test_after_the_container_was_made_leaves_nothing(self, docker_lab: DockerLab) -> None:
-        """The network is gone: the engine makes the container and then refuses to start it."""
+        """The engine makes a container of an image whose command is not there, and then refuses to start it."""
+        maker = docker_lab.docker.containers.create(docker_lab.runtime)
+        image = maker.commit(changes='ENTRYPOINT ["/no/such/program"]')
+        maker.remove()
+        try:
+            with pytest.raises(StartFailed, match=r"act@1: cannot start: .*/no/such/program"):
+                docker_lab.engine.start(docker_lab.launch(runtime=image.id, secrets={"KEY": "v"}))
+
+            assert_nothing_is_left(docker_lab)
+        finally:
+            docker_lab.docker.images.remove(image.id)
+
+    def test_does_not_come_of_a_network_that_somebody_pruned(self, docker_lab: DockerLab) -> None:
         docker_lab.docker.networks.get(f"modelfleet-{docker_lab.cluster}").remove()
 
-        with pytest.raises(StartFailed, match=r"act@1: cannot start: .*network"):
-            docker_lab.engine.start(docker_lab.launch(secrets={"KEY": "v"}))
-
-        assert_nothing_is_left(docker_lab)
+        assert docker_lab.ready(docker_lab.start()).running
 
 
 @pytest.mark.docker
