@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import control, launch, words
+from orchestrator.cli import launch, words
 from orchestrator.cli.apply import YesOption
 from orchestrator.cli.client import Client
-from orchestrator.cli.errors import NotRunningError
+from orchestrator.cli.control import Control
 from orchestrator.cli.verb import Session, verb
 
 
@@ -40,17 +40,15 @@ def down(
     _tell(session, "Down", was_running=True, keeps=keep_replicas)
 
 
-def _running(session: Session, *, keep_replicas: bool) -> control.Control | None:
+def _running(session: Session, *, keep_replicas: bool) -> Control | None:
     """The control plane that is up, None where nothing is to be ended.
 
     One that was killed has left its replicas behind. Only a control plane knows which are ours, so one is started to
     end them.
     """
-    try:
-        return control.find(session.state_dir)
-    except NotRunningError:
-        if keep_replicas or not control.has_died(session.state_dir):
-            return None
+    running = launch.answering(session.state_dir)
+    if running is not None or keep_replicas or not (session.state_dir / "control.json").exists():
+        return running
     session.say("The control plane had died; starting one to end what it left running ...")
     return launch.start(session.state_dir, launch.Options(api_port=0))
 

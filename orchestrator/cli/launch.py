@@ -63,7 +63,7 @@ def _await_answer(
 ) -> Control:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        found = _answering(state_dir)
+        found = answering(state_dir)
         # Another `up` may have been faster: its control plane serves as well as ours, which then refuses to start.
         if found is not None:
             return found
@@ -81,7 +81,7 @@ def _taken_over(state_dir: Path) -> Control | None:
     """The control plane of another `up` that holds the directory and is about to answer."""
     deadline = time.monotonic() + 3.0
     while time.monotonic() < deadline:
-        if found := _answering(state_dir):
+        if found := answering(state_dir):
             return found
         if not _lock_is_held(state_dir):
             return None
@@ -104,7 +104,10 @@ def _raise_ended(code: int, log: Path, offset: int) -> Control:
     raise CliError(f"the control plane ended at once (exit code {code}){_tail(log, offset)}", hint=f"its log is {log}")
 
 
-def _answering(state_dir: Path) -> Control | None:
+def answering(state_dir: Path) -> Control | None:
+    """The control plane that is up. One that control.json names but that does not answer as that process is none: its
+    process id may be another program's by now. If it is merely slow, its lock keeps a second one from starting.
+    """
     try:
         found = control.find(state_dir)
     except NotRunningError:

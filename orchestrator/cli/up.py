@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import apply, control, launch, manifests, sample
+from orchestrator.cli import apply, launch, manifests, sample
 from orchestrator.cli.apply import TimeoutOption
-from orchestrator.cli.errors import NotRunningError, UsageError
+from orchestrator.cli.errors import UsageError
 from orchestrator.cli.manifests import ManifestArgument
 from orchestrator.cli.verb import Session, verb
 from orchestrator.config import ENGINES
@@ -66,9 +66,8 @@ def up(
 
 
 def _ensure_up(session: Session, options: launch.Options) -> None:
-    try:
-        running = control.find(session.state_dir)
-    except NotRunningError:
+    running = launch.answering(session.state_dir)
+    if running is None:
         started = launch.start(session.state_dir, options)
         session.say(
             ("Control plane up", "green"), f": {started.url}, process {started.pid}, state in {session.state_dir}"

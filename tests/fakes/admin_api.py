@@ -107,11 +107,12 @@ class World:
     checks: list[s.Check] = field(default_factory=lambda: [s.Check(name="engine", ok=True, detail="Fake 1")])
     refusals: dict[str, Refused] = field(default_factory=dict)
     engine: str = "process"
+    started_at: float = field(default_factory=lambda: time.time() - 300)
 
     def status(self) -> s.ClusterStatus:
         return s.ClusterStatus(
             cluster="demo", engine=self.engine, revision=2, state="converged" if self.models else "empty",
-            version="0.1.0", pid=os.getpid(), started_at=time.time() - 300, state_dir="/state", models=self.models,
+            version="0.1.0", pid=os.getpid(), started_at=self.started_at, state_dir="/state", models=self.models,
             gateway=s.GatewayStatus(
                 url=self.gateway_url, metrics_url="http://127.0.0.1:8082", pid=7, ready=True, table_current=True
             ),
