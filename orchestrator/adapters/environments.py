@@ -56,6 +56,17 @@ class Environments:
             )
         if problem := backend_problem(request.backend):
             raise RuntimeBuildFailed(problem)
+        return self._name(request)
+
+    def ensure_examples(self, progress: Progress | None = None) -> Environment:
+        """The environment that trains the example models: every framework and the exporter, and it serves nothing."""
+        request = RuntimeRequest(backend="examples")
+        runtime = self._name(request)
+        found = self._ensure(runtime, request, progress)
+        assert found is not None  # it was made under the lock that is held until here
+        return found
+
+    def _name(self, request: RuntimeRequest) -> str:
         python = "{}.{}".format(*sys.version_info[:2]).encode()
         digest = content_digest(worker_package(), request.backend.encode(), python, request.requirements)
         return f"process/{request.backend}:{digest}"
@@ -73,12 +84,16 @@ class Environments:
 
     def ensure(self, request: RuntimeRequest, progress: Progress | None = None) -> str:
         runtime = self.id(request)
-        with file_lock(self.root / f".{_digest_of(runtime)}.lock"):
-            if self.find(runtime) is None:
-                self._make(runtime, request, progress or _silent)
+        self._ensure(runtime, request, progress)
         return runtime
 
     # -- below -------------------------------------------------------------------------------------------------------
+
+    def _ensure(self, runtime: str, request: RuntimeRequest, progress: Progress | None) -> Environment | None:
+        with file_lock(self.root / f".{_digest_of(runtime)}.lock"):
+            if self.find(runtime) is None:
+                self._make(runtime, request, progress or _silent)
+            return self.find(runtime)
 
     def _directory(self, runtime: str) -> Path:
         return self.root / _digest_of(runtime)

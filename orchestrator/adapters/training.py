@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.adapters._docker_calls import DockerCalls
 from orchestrator.adapters.docker_engine import DockerEngine
-from orchestrator.adapters.engine import Progress, RuntimeRequest
+from orchestrator.adapters.engine import Progress
 from orchestrator.adapters.environments import Environments
 from orchestrator.core.errors import FleetError
 
@@ -45,8 +45,7 @@ def train_in_environment(out: Path, state_dir: Path, say: Progress) -> None:
     """Raises `FleetError`: the environment cannot be made, or training failed."""
     environments = Environments(state_dir / "environments")
     say("preparing what trains the example models")
-    environment = environments.find(environments.ensure(RuntimeRequest(backend="examples"), say))
-    assert environment is not None  # `ensure` has just made it
+    environment = environments.ensure_examples(say)
     say("training the example models")
     command = [environment.python, "-m", MODULE, "--out", str(out)]
     variables = {**os.environ, "PYTHONPATH": str(environment.code)}
