@@ -36,6 +36,26 @@ down: ## End everything that `make up` started
 test: setup ## Run the whole test suite (ARGS="tests/unit -k name" for a part of it)
 	@bash scripts/test.sh $(ARGS)
 
+.PHONY: conformance
+conformance: setup ## Judge the gateway as an HTTP proxy: 501 cases of framing, smuggling, limits
+	@$(PYTHON) -m pytest tests/conformance $(ARGS)
+
+.PHONY: bench-reconcile
+bench-reconcile: setup ## Time one decision over 1,000 models and 5,000 replicas
+	@$(PYTHON) -m benchmarks.reconcile $(ARGS)
+
+.PHONY: bench-fleet
+bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
+	@$(PYTHON) -m benchmarks.fleet $(ARGS)
+
+.PHONY: bench-gateway
+bench-gateway: setup ## Measure the gateway beside HAProxy and nginx (needs nginx, haproxy, wrk)
+	@$(PYTHON) benchmarks/gateway/compare.py $(ARGS)
+
+.PHONY: bench-queue
+bench-queue: setup ## Measure the gateway's queue beside an ideal one
+	@$(PYTHON) benchmarks/gateway/queueing.py $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types, layers and shell scripts
 	@bash scripts/lint.sh

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 SECTION = re.compile(r"<!-- e2e: begin -->(.*?)<!-- e2e: end -->", re.DOTALL)
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 EXAMPLES = ("iris", "digits", "diabetes", "text")
-# An answer of the Open Inference Protocol, wherever it stands on its line.
-ANSWER = re.compile(r'\{[^\n]*"model_name" ?: ?"(\w+)"[^\n]*"outputs" ?: ?\[[^\n]*\}')
+# An answer of the Open Inference Protocol; `up` cuts a long one short.
+ANSWER = re.compile(r'"model_name": ?"(\w+)"[^\n]*"outputs": ?\[')
 
 
 def readme_commands() -> list[str]:
