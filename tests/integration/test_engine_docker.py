@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import socket
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -74,17 +77,35 @@ class TestFailedStart:
         assert_nothing_is_left(docker_lab)
 
     def test_after_the_container_was_made_leaves_nothing(self, docker_lab: DockerLab) -> None:
-        """The engine makes a container of an image whose command is not there, and then refuses to start it."""
+        """In this image /model is a file: the engine makes the container, and cannot mount a directory there."""
         maker = docker_lab.docker.containers.create(docker_lab.runtime)
-        image = maker.commit(changes='ENTRYPOINT ["/no/such/program"]')
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("model"))
+        maker.put_archive("/", archive.getvalue())
+        image = maker.commit()
         maker.remove()
         try:
-            with pytest.raises(StartFailed, match=r"act@1: cannot start: .*/no/such/program"):
+            with pytest.raises(StartFailed, match=r"act@1: cannot start: .*not a directory"):
                 docker_lab.engine.start(docker_lab.launch(runtime=image.id, secrets={"KEY": "v"}))
 
             assert_nothing_is_left(docker_lab)
         finally:
-            docker_lab.docker.images.remove(image.id)
+            docker_lab.docker.images.remove(image.id, force=True)
+
+    def test_of_a_command_that_is_not_there_ends_with_that_reason(self, docker_lab: DockerLab) -> None:
+        """Either the start fails, or (with docker-init) the container ends at once."""
+        maker = docker_lab.docker.containers.create(docker_lab.runtime)
+        image = maker.commit(changes='ENTRYPOINT ["/no/such/program"]')
+        maker.remove()
+        try:
+            with contextlib.suppress(StartFailed):
+                end = docker_lab.ended(docker_lab.start(runtime=image.id)).exit
+                assert end is not None
+                assert end.reason == "the command of the image was not found (exit code 127)"
+        finally:
+            docker_lab.engine.teardown()
+            docker_lab.docker.images.remove(image.id, force=True)
 
     def test_does_not_come_of_a_network_that_somebody_pruned(self, docker_lab: DockerLab) -> None:
         docker_lab.docker.networks.get(f"modelfleet-{docker_lab.cluster}").remove()
