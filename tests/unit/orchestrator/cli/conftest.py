@@ -81,7 +81,7 @@ def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "work" / "models.yaml"
     (path.parent / "model").mkdir()
     (path.parent / "model" / "model.joblib").write_bytes(b"x")
-    path.write_text('cluster: demo\nmodels:\n  iris:\n    versions:\n      "1": {source: model}\n')
+    path.write_text('cluster: demo\nmodels:\n  iris:\n    versions:\n      "1": {source: model, backend: sklearn}\n')
     return path
 
 

@@ -37,7 +37,9 @@ class TestStatus:
 
         assert run("status").stdout.splitlines()[-1].endswith(reason)
 
-    def test_shows_routed_traffic_that_lags_behind_what_was_asked(self, api: FakeAdminApi, world: World, run: Run) -> None:
+    def test_shows_routed_traffic_that_lags_behind_what_was_asked(
+        self, api: FakeAdminApi, world: World, run: Run
+    ) -> None:
         world.models = [iris(routed={"1": 100})]
 
         assert "100% -> 90%" in run("status").stdout
@@ -101,7 +103,10 @@ class TestStatusOnATerminal:
         assert "\x1b[" in terminal.raw
 
     def test_has_no_colour_when_asked(self, api: FakeAdminApi) -> None:
-        with Terminal(["status", "--no-color"]) as by_option, Terminal(["status"], environment={"NO_COLOR": "1"}) as by_variable:
+        with (
+            Terminal(["status", "--no-color"]) as by_option,
+            Terminal(["status"], environment={"NO_COLOR": "1"}) as by_variable,
+        ):
             assert by_option.end() == by_variable.end() == 0
 
         assert "\x1b[" not in by_option.raw + by_variable.raw
@@ -192,7 +197,13 @@ class TestDescribe:
 
         output = run("describe", "iris").stdout
 
-        for words in ("iris@1  ready  1 of 1 replica ready, 90%", "iris-1-a1", "127.0.0.1:40001", "cluster: demo", "ready in 1.2 s"):
+        for words in (
+            "iris@1  ready  1 of 1 replica ready, 90%",
+            "iris-1-a1",
+            "127.0.0.1:40001",
+            "cluster: demo",
+            "ready in 1.2 s",
+        ):
             assert words in output
 
     def test_json_is_the_schema(self, api: FakeAdminApi, run: Run) -> None:
@@ -207,7 +218,10 @@ class TestDescribe:
 
 class TestEvents:
     def test_shows_only_the_younger_ones(self, api: FakeAdminApi, world: World, run: Run) -> None:
-        world.events = [event(1, "long ago", age_s=3600), event(2, "just now", level="error", model="iris", version="2")]
+        world.events = [
+            event(1, "long ago", age_s=3600),
+            event(2, "just now", level="error", model="iris", version="2"),
+        ]
 
         output = run("events", "--since", "10m").stdout
 
@@ -227,7 +241,9 @@ class TestEvents:
 
         assert [s.Event.model_validate(each).message for each in found] == ["two"]
 
-    def test_follow_prints_new_ones_once_and_ends_on_interrupt(self, api: FakeAdminApi, world: World, spawn: Spawn) -> None:
+    def test_follow_prints_new_ones_once_and_ends_on_interrupt(
+        self, api: FakeAdminApi, world: World, spawn: Spawn
+    ) -> None:
         world.events = [event(1, "first")]
         following = spawn("events", "--follow", "-o", "json")
         assert following.stdout is not None
@@ -354,7 +370,9 @@ class TestTheCommand:
         import subprocess
         import sys
 
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_repository())
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=_repository()
+        )
 
         assert done.stdout.splitlines()[-1] == "[]"
 
