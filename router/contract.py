@@ -14,6 +14,9 @@ import msgspec
 MAX_WEIGHT = 1_000_000
 
 
+RETRY_CAUSES = frozenset(("connect", "reset", "503"))
+
+
 class TableError(ValueError):
     """A table that the gateway must refuse whole; the sentence names the model and the field."""
 
@@ -32,8 +35,11 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `concurrency` is the most requests in flight in one replica; those above it wait in the version's queue, at
     most `queue_max` of them and each at most `queue_timeout_ms`. `request_timeout_ms` bounds a request from
     arrival to last byte when the client names no time of its own. `idempotent` allows a retry of what a
-    replica may already have executed. `state` says why there are no endpoints when there are none; requests wait
-    for a replica when its first word is starting, waking, pending, loading or warming, and are refused otherwise.
+    replica may already have executed. A failed request is sent to another replica at most `retry_max` times, for the
+    causes in `retry_on` (connect, reset, 503), within `retry_budget` retries for each request of the version (a
+    share; 0: never). `eject`: a replica that fails again and again is left alone for a while. `state` says why there
+    are no endpoints when there are none; requests wait for a replica when its first word is starting, waking, pending,
+    loading or warming, and are refused otherwise.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -42,6 +48,10 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_timeout_ms: int = 5000
     request_timeout_ms: int = 60_000
     idempotent: bool = True
+    retry_max: int = 2
+    retry_budget: float = 0.2
+    retry_on: tuple[str, ...] = ("connect", "reset")
+    eject: bool = True
     state: str = ""
 
 
@@ -78,7 +88,8 @@ class GatewayReport(msgspec.Struct, frozen=True):
     """What a gateway says of itself on its metrics port (`GET /report`): the control plane drains by it.
 
     `in_flight` counts the requests now inside each replica, replicas that left the table included until they reach
-    zero; a replica that is not named has none. `tag` is the table applied now, "" before the first.
+    zero; a replica that is not named has none. `tag` is the table applied now, "" before the first. `ejected` has the
+    replicas that it leaves alone now because they failed, with the reason.
     """
 
     pid: int
@@ -87,6 +98,7 @@ class GatewayReport(msgspec.Struct, frozen=True):
     in_flight: dict[str, int]
     queued: dict[str, int] = {}
     draining: bool = False
+    ejected: dict[str, str] = {}
 
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,6 +172,11 @@ def _check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
     for version, route in model.versions.items():
         if route.concurrency < 1 or route.queue_max < 0 or route.queue_timeout_ms < 0 or route.request_timeout_ms < 1:
             raise TableError(f"routing table: model {name!r} version {version!r}: a limit is below its least value")
+        if not (0 <= route.retry_max <= 10 and 0.0 <= route.retry_budget <= 1.0 and {*route.retry_on} <= RETRY_CAUSES):
+            raise TableError(
+                f"routing table: model {name!r} version {version!r}: retry_max is not in 0..10, retry_budget not in "
+                f"0..1, or retry_on names another cause than {', '.join(sorted(RETRY_CAUSES))}"
+            )
         for endpoint in route.endpoints:
             if not 0 < endpoint.port < 65536:
                 raise TableError(f"routing table: replica {endpoint.id!r}: port {endpoint.port} is not in 1..65535")

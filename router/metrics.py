@@ -27,6 +27,7 @@ def render(lanes: Iterable[Lane], unrouted: Mapping[int, int], gauges: Mapping[s
     _gauge(lines, shown, "modelfleet_queued", "Requests that wait for a replica.", lambda lane: lane.queued)
     _by_reason(lines, shown, "modelfleet_shed_total", "Requests refused.", lambda lane: lane.stats.shed)
     _by_reason(lines, shown, "modelfleet_retries_total", "Requests sent again.", lambda lane: lane.stats.retries)
+    _by_reason(lines, shown, "modelfleet_ejections_total", "Replicas taken out.", lambda lane: lane.stats.ejections)
     for name, (text, value) in gauges.items():
         _header(lines, name, "gauge", text)
         lines.append(f"{name} {value:g}")

@@ -103,7 +103,13 @@ class Gateway:
     def report(self) -> GatewayReport:
         queued = {f"{lane.model}/{lane.version}": lane.queued for lane in self.fleet.lanes.values() if lane.queued}
         return GatewayReport(
-            os.getpid(), self.fleet.tag, self._started_at, self.fleet.in_flight(), queued, self.is_draining
+            pid=os.getpid(),
+            tag=self.fleet.tag,
+            started_at=self._started_at,
+            in_flight=self.fleet.in_flight(),
+            queued=queued,
+            draining=self.is_draining,
+            ejected=self.fleet.ejected(time.monotonic()),
         )
 
     # life
@@ -132,7 +138,7 @@ class Gateway:
         """Puts a checked table in force, while requests go on."""
         async with self._applying:
             began = time.monotonic()
-            for _ in self.fleet.apply(table):
+            for _ in self.fleet.apply(table, time.monotonic):
                 if time.monotonic() - began > _STEP_S:
                     await asyncio.sleep(0)
                     began = time.monotonic()
@@ -186,6 +192,7 @@ class Gateway:
         return metrics.render(self.fleet.lanes.values(), self.unrouted, gauges)
 
     def _state(self) -> dict[str, object]:
+        now = time.monotonic()
         lanes = [
             {
                 "model": lane.model,
@@ -193,6 +200,7 @@ class Gateway:
                 "in_flight": lane.in_flight,
                 "queued": lane.queued,
                 "state": lane.route.state,
+                "predicted_wait_ms": round(lane.predicted_wait_s() * 1000, 3),
                 "replicas": [replica.id for replica in lane.replicas],
             }
             for lane in self.fleet.lanes.values()
@@ -204,6 +212,11 @@ class Gateway:
                 "in_flight": replica.in_flight,
                 "idle_connections": len(replica.pool.idle),
                 "retired": replica.retired,
+                "capacity": replica.capacity,
+                "latency_ms": round(replica.health.latency_s * 1000, 3),
+                "ejections": replica.health.ejections,
+                "ejected_for_s": round(max(0.0, replica.health.ejected_until - now), 3),
+                "reason": replica.health.reason,
             }
             for replica in self.fleet.replicas.values()
         ]

@@ -22,11 +22,16 @@ from router.core.stats import VersionStats
 # The first word of `VersionRoute.state` that promises a replica soon: worth waiting for within the deadline.
 COMING: Final = frozenset(("starting", "waking", "pending", "loading", "warming"))
 
+# A queue's length in seconds is predicted from so many requests on; each new one weighs a tenth.
+ENOUGH: Final = 20
+SMOOTHING: Final = 0.1
+
 
 class Waiter(Protocol):
     """A request in the queue."""
 
     is_batch: bool  # yields to everything else
+    deadline: float
 
     @property
     def tried(self) -> Sequence[Replica]:
@@ -43,8 +48,8 @@ class Lane:
     """One version's way from clients to replicas: it lives from table to table, with its counters and its queue."""
 
     __slots__ = (
-        "_batch", "_below", "_budget", "_live", "_retries", "in_flight", "model", "replicas", "route", "stats",
-        "version", "version_bytes",
+        "_able", "_batch", "_below", "_budget", "_is_impaired", "_live", "_retries", "_served", "_service_s", "_slots",
+        "in_flight", "model", "replicas", "route", "stats", "version", "version_bytes",
     )  # fmt: skip
 
     def __init__(self, model: str, version: str, below: Callable[[int], int]) -> None:
@@ -55,8 +60,13 @@ class Lane:
         self.replicas: tuple[Replica, ...] = ()
         self.in_flight = 0
         self.stats = VersionStats()
+        self._able: tuple[Replica, ...] = ()  # those that are not ejected, or all when there are no others
+        self._slots = 0  # of those
+        self._is_impaired = False  # some are ejected or returning: to be looked at again as time goes by
         self._budget = RetryBudget()
         self._below = below
+        self._service_s = 0.0  # how long a request holds a slot, smoothed
+        self._served = 0
         # An OrderedDict pops its oldest and loses any entry in constant time; a dict slows down as its front empties.
         self._live: OrderedDict[Waiter, None] = OrderedDict()
         self._batch: OrderedDict[Waiter, None] = OrderedDict()
@@ -72,14 +82,18 @@ class Lane:
         words = self.route.state.replace(":", " ").split(maxsplit=1)
         return bool(words) and words[0].lower() in COMING
 
-    def reserve(self) -> Replica | None:
+    # requests
+
+    def reserve(self, now: float) -> Replica | None:
         """A slot at once, unless others wait already."""
         self._budget.save()
+        if self._is_impaired:
+            self._refresh(now)
         if self._live or self._batch or self._retries:
             return None
         return self._reserve(())
 
-    def enqueue(self, waiter: Waiter) -> Refusal | None:
+    def enqueue(self, waiter: Waiter, now: float) -> Refusal | None:
         """Puts `waiter` at the end of the queue, or says why not."""
         if not self.replicas and not self.is_coming:
             self.stats.shed_one("not_ready")
@@ -87,37 +101,76 @@ class Lane:
         if self.queued >= self.route.queue_max:
             self.stats.shed_one("queue_full")
             return errors.overloaded(self.model, self.version, self.route.queue_max)
+        wait_s, left_s = self.predicted_wait_s(waiter.is_batch), waiter.deadline - now
+        if wait_s and (wait_s + self._service_s > left_s or wait_s * 1000 > self.route.queue_timeout_ms):
+            self.stats.shed_one("deadline")
+            left_s = min(left_s - self._service_s, self.route.queue_timeout_ms / 1000)
+            return errors.cannot_make_it(self.model, self.version, wait_s, left_s)
         (self._batch if waiter.is_batch else self._live)[waiter] = None
         return None
 
-    def retry(self, waiter: Waiter) -> bool:
-        """Gives a slot of a replica that `waiter` did not try, now or when one is free.
+    def predicted_wait_s(self, is_batch: bool = False) -> float:
+        """How long a request that comes now will wait for a slot; 0 while too little was seen to say."""
+        if self._served < ENOUGH or not self._slots:
+            return 0.0
+        ahead = len(self._live) + len(self._retries) + (len(self._batch) if is_batch else 0)
+        return (ahead + 1) * self._service_s / self._slots
 
-        False when there is no such replica or the budget is spent. The slot held before must be released first.
-        """
-        if not self._has_untried(waiter) or not self._budget.spend():
-            return False
+    def may_retry(self, tried: Sequence[Replica]) -> bool:
+        """Takes a retry out of the budget, if there is a replica besides those `tried`."""
+        return self._has_untried(tried) and self._budget.spend()
+
+    def retry(self, waiter: Waiter, now: float) -> None:
+        """Gives a slot of a replica that `waiter` did not try, now or when one is free, before all others."""
+        if self._is_impaired:
+            self._refresh(now)
         self._retries[waiter] = None
         self._serve_retries()
-        return True
 
     def leave(self, waiter: Waiter) -> None:
         """Takes a waiter out: its client left or its time is up. Nothing happens when it does not wait."""
         for queue in (self._live, self._batch, self._retries):
             queue.pop(waiter, None)
 
-    def release(self, replica: Replica) -> None:
+    def release(self, replica: Replica, now: float) -> None:
         """Gives a slot back; the oldest waiter takes it, unless the replica left the table."""
         replica.in_flight -= 1
         self.in_flight -= 1
         if self._live or self._batch or self._retries:
+            if self._is_impaired:
+                self._refresh(now)
             self._serve_waiters()
 
-    def update(self, route: VersionRoute, replicas: tuple[Replica, ...]) -> None:
+    # what was seen of replicas
+
+    def served(self, held_s: float) -> None:
+        """A request held its slot for so long until its answer was complete."""
+        self._served += 1
+        self._service_s += (held_s - self._service_s) * (SMOOTHING if self._served > 1 else 1.0)
+
+    def saw_answer(self, replica: Replica, status: int, seconds: float, now: float) -> None:
+        """A replica answered after `seconds`."""
+        if status >= 500:
+            self.saw_failure(replica, "5xx", now)
+        elif replica.health.succeed(seconds):
+            others = [other.health for other in self._able if other is not replica]
+            if replica.health.is_slow_beside(others):
+                self._eject(replica, "latency", now)
+
+    def saw_failure(self, replica: Replica, kind: str, now: float) -> None:
+        """`kind` is one of `ejection.WEIGHT`."""
+        if replica.health.fail(kind):
+            self._eject(replica, kind, now)
+
+    # tables
+
+    def update(self, route: VersionRoute, replicas: tuple[Replica, ...], now: float) -> None:
         """Takes over another table's settings and replicas, then serves or refuses those who wait."""
         self.route = route
         self.replicas = replicas
-        for waiter in [waiter for waiter in self._retries if not self._has_untried(waiter)]:
+        self._budget.share = route.retry_budget
+        self._refresh(now)
+        for waiter in [waiter for waiter in self._retries if not self._has_untried(waiter.tried)]:
             self._refuse(self._retries, waiter)
         if replicas:
             self._serve_waiters()
@@ -126,11 +179,37 @@ class Lane:
                 for waiter in list(queue):
                     self._refuse(queue, waiter)
 
+    # steps
+
     def _reserve(self, tried: Sequence[Replica]) -> Replica | None:
-        replica = reserve(self.replicas, self.route.concurrency, self._below, tried)
+        replica = reserve(self._able, self._below, tried)
         if replica is not None:
             self.in_flight += 1
         return replica
+
+    def _eject(self, replica: Replica, reason: str, now: float) -> None:
+        """Takes a replica out, if enough are left: never the last one, never more than half of them."""
+        shares = [other.health.share(now) for other in self.replicas if other is not replica]
+        ejected = 1 + sum(share == 0.0 for share in shares)
+        if not self.route.eject or replica not in self._able or ejected > len(self.replicas) // 2:
+            return
+        replica.health.eject(reason, now)
+        self.stats.ejected(reason)
+        self._refresh(now)
+
+    def _refresh(self, now: float) -> None:
+        """Looks again at who is able, and how much each may be given."""
+        concurrency = self.route.concurrency
+        able = []
+        self._is_impaired = False
+        for replica in self.replicas:
+            share = replica.health.share(now)
+            self._is_impaired |= share < 1.0
+            replica.capacity = concurrency if share >= 1.0 else max(1, int(concurrency * share))
+            if share > 0.0:
+                able.append(replica)
+        self._able = tuple(able) or self.replicas
+        self._slots = sum(replica.capacity for replica in self._able)
 
     def _serve_waiters(self) -> None:
         """Hands free slots to waiters: retries, then live requests, then batch, each oldest first."""
@@ -150,8 +229,8 @@ class Lane:
                 self._retries.pop(waiter, None)
                 waiter.take_slot(replica)
 
-    def _has_untried(self, waiter: Waiter) -> bool:
-        return any(replica not in waiter.tried for replica in self.replicas)
+    def _has_untried(self, tried: Sequence[Replica]) -> bool:
+        return any(replica not in tried for replica in self._able)
 
     def _refuse(self, queue: OrderedDict[Waiter, None], waiter: Waiter) -> None:
         queue.pop(waiter, None)

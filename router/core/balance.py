@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from router.core.ejection import Health
+
 
 class Replica:
     """One endpoint of a version, as long as it is in a table or has a request inside it.
@@ -17,13 +19,15 @@ class Replica:
     `pool` belongs to `proto/pool.py`: the core never looks into it.
     """
 
-    __slots__ = ("host", "id", "in_flight", "pool", "port", "retired")
+    __slots__ = ("capacity", "health", "host", "id", "in_flight", "pool", "port", "retired")
 
     def __init__(self, id_: str, host: str, port: int) -> None:
         self.id = id_
         self.host = host
         self.port = port
         self.in_flight = 0
+        self.capacity = 1  # most requests in flight now; kept by `admission.py`
+        self.health = Health()
         self.retired = False  # left the table: takes nothing new, finishes what it has
         self.pool: Any = None
 
@@ -33,7 +37,6 @@ class Replica:
 
 def reserve(
     replicas: Sequence[Replica],
-    concurrency: int,
     below: Callable[[int], int],
     tried: Sequence[Replica] = (),
 ) -> Replica | None:
@@ -47,13 +50,12 @@ def reserve(
     if not count:
         return None
     chosen = replicas[0] if count == 1 else _lighter_of_two(replicas, count, below)
-    if chosen.in_flight >= concurrency:
-        if count <= 2:
+    if chosen.in_flight >= chosen.capacity:
+        # Late binding must not queue while any slot is free, whatever the samples were.
+        free = [replica for replica in replicas if replica.in_flight < replica.capacity]
+        if not free:
             return None
-        # Both samples are full, yet late binding must not queue while any slot is free.
-        chosen = min(replicas, key=lambda replica: replica.in_flight)
-        if chosen.in_flight >= concurrency:
-            return None
+        chosen = min(free, key=lambda replica: replica.in_flight)
     chosen.in_flight += 1
     return chosen
 

@@ -8,6 +8,7 @@ what to do; it never holds a body, a key or more than a few bytes of what was se
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -114,6 +115,12 @@ def draining() -> Refusal:
 def overloaded(model: str, version: str, queue_max: int) -> Refusal:
     text = f"model {model!r} version {version!r}: all {queue_max} places in the queue are taken; try again later"
     return Refusal(503, "OVERLOADED", text, retry_after_s=1)
+
+
+def cannot_make_it(model: str, version: str, wait_s: float, left_s: float) -> Refusal:
+    text = f"model {model!r} version {version!r}: the queue takes about {wait_s * 1000:.0f} ms and the request has "
+    text += f"{max(0.0, left_s) * 1000:.0f} ms left; try again later or allow more time"
+    return Refusal(503, "OVERLOADED", text, retry_after_s=max(1, math.ceil(wait_s)))
 
 
 def connections_taken(limit: int) -> Refusal:

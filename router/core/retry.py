@@ -1,42 +1,43 @@
 """When a failed request may go to another replica.
 
 Owns two rules. Safety: what was sent may have been executed, so only a version that declares itself idempotent is
-retried then; what was never sent is retried always. Budget: retries are at most a fifth of the live requests, so that a
-failing fleet is not hit harder than it was. Pure.
+retried then; what was never sent is retried always. Budget: retries are at most a share of the live requests, so that a
+failing fleet is not hit harder than it was. Both within what the version allows (`VersionRoute.retry_*`). Pure.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-BUDGET_RATIO: Final = 0.2
+from router.contract import VersionRoute
+
 # A quiet version has saved nothing up, and yet its first failures deserve a retry.
 BURST: Final = 5.0
-MAX_RETRIES: Final = 2
 
 
 class RetryBudget:
-    """Every request saves a fifth of a retry; a retry spends one. Starts full."""
+    """Every request saves a share of a retry; a retry spends one. Starts full."""
 
-    __slots__ = ("_saved",)
+    __slots__ = ("_saved", "share")
 
     def __init__(self) -> None:
         self._saved = BURST
+        self.share = 0.2
 
     def save(self) -> None:
         if self._saved < BURST:
-            self._saved += BUDGET_RATIO
+            self._saved += self.share
 
     def spend(self) -> bool:
-        """Takes one retry out; False when there is none left."""
-        if self._saved < 1.0:
+        """Takes one retry out; False when there is none left, or none are allowed."""
+        if self._saved < 1.0 or not self.share:
             return False
         self._saved -= 1.0
         return True
 
 
-def may_retry(*, was_sent: bool, is_whole: bool, idempotent: bool, attempts: int) -> bool:
+def may_retry(route: VersionRoute, cause: str, *, was_sent: bool, is_whole: bool, attempts: int) -> bool:
     """`was_sent`: bytes of the request may have reached a replica. `is_whole`: its body is still here to send again."""
-    if attempts > MAX_RETRIES:
+    if attempts > route.retry_max or cause not in route.retry_on:
         return False
-    return not was_sent or (is_whole and idempotent)
+    return not was_sent or (is_whole and route.idempotent)

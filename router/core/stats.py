@@ -34,12 +34,13 @@ class Histogram:
 class VersionStats:
     """The counters of one version of one model."""
 
-    __slots__ = ("codes", "model_s", "queue_s", "request_s", "retries", "shed")
+    __slots__ = ("codes", "ejections", "model_s", "queue_s", "request_s", "retries", "shed")
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
         self.shed: dict[str, int] = {}
         self.retries: dict[str, int] = {}
+        self.ejections: dict[str, int] = {}
         self.request_s = Histogram()
         self.queue_s = Histogram()
         self.model_s = Histogram()
@@ -50,6 +51,9 @@ class VersionStats:
 
     def shed_one(self, reason: str) -> None:
         self.shed[reason] = self.shed.get(reason, 0) + 1
+
+    def ejected(self, reason: str) -> None:
+        self.ejections[reason] = self.ejections.get(reason, 0) + 1
 
     def retried(self, reason: str) -> None:
         self.retries[reason] = self.retries.get(reason, 0) + 1

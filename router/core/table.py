@@ -76,16 +76,16 @@ class Fleet:
             return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
         return model.resolve(target.version or ("" if target.label else pin), target.label)
 
-    def apply(self, table: contract.Table) -> Iterator[None]:
+    def apply(self, table: contract.Table, clock: Callable[[], float]) -> Iterator[None]:
         """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""
         for done, (name, route) in enumerate(table.models.items(), 1):
             current = self.models.get(name)
             if current is None or current.route != route:
-                self._apply_model(name, route)
+                self._apply_model(name, route, clock())
             if done % _MODELS_PER_STEP == 0:
                 yield
         for name in [name for name in self.models if name not in table.models]:
-            self._remove_model(name)
+            self._remove_model(name, clock())
         self.cluster = table.cluster
         self.tag = table.tag
 
@@ -103,24 +103,28 @@ class Fleet:
                 counts[replica.id] = counts.get(replica.id, 0) + replica.in_flight
         return counts
 
-    def _apply_model(self, name: str, route: ModelRoute) -> None:
+    def ejected(self, now: float) -> dict[str, str]:
+        """The replicas left alone now, with the reason."""
+        return {r.id: r.health.reason for r in self.replicas.values() if r.health.share(now) == 0.0}
+
+    def _apply_model(self, name: str, route: ModelRoute, now: float) -> None:
         before = self.models.get(name)
         old = dict(before.lanes) if before else {}
         lanes = {version: self._lane(name, version) for version in route.versions}
         self.models[name] = Model(name, route, lanes)
         kept = {key for version in route.versions.values() for key in _keys(version)}
         for version, version_route in route.versions.items():
-            lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)))
+            lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)), now)
             old.pop(version, None)
         for lane in old.values():
-            lane.update(_REMOVED, ())
+            lane.update(_REMOVED, (), now)
         if before is not None:
             self._retire(before.route, kept)
 
-    def _remove_model(self, name: str) -> None:
+    def _remove_model(self, name: str, now: float) -> None:
         model = self.models.pop(name)
         for lane in model.lanes.values():
-            lane.update(_REMOVED, ())
+            lane.update(_REMOVED, (), now)
         self._retire(model.route, set())
 
     def _retire(self, route: ModelRoute, kept: set[ReplicaKey]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast
 from router.core import errors, rewrite
 from router.core.admission import Lane
 from router.core.balance import Replica
+from router.core.ejection import PATIENT_S, SLOW_FACTOR
 from router.core.errors import Refusal
 from router.core.framing import ResponseHead
 from router.core.retry import may_retry
@@ -212,9 +213,13 @@ class Exchange:
             self._client.write(rewrite.interim(head))
 
     def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
-        self._phase = _ANSWERING
-        self.status = status = head.status
+        status = head.status
         now = time.monotonic()
+        self._lane.saw_answer(self._replica, status, now - self._sent_at, now)
+        if status == 503 and complete and self._retry("503", was_sent=True, now=now):
+            return
+        self._phase = _ANSWERING
+        self.status = status
         length = len(body) if complete else head.content_length
         framing = b"" if self.is_head or status == 204 or status == 304 else self._framing(length)
         suffix = rewrite.response_suffix(
@@ -246,8 +251,10 @@ class Exchange:
     def on_broken(self, reason: str, kind: str) -> None:
         if self._phase == _ANSWERING:
             self._phase = _DONE
+            now = time.monotonic()
+            self._lane.saw_failure(self._replica, kind, now)
             self._release()
-            self._count(502, time.monotonic())
+            self._count(502, now)
             self._client.cut(visibly=not self._writes_chunks)
         else:
             self._fail(reason, kind, was_sent=True)
@@ -259,11 +266,11 @@ class Exchange:
 
     def _admit(self, now: float) -> None:
         self._queued_at = now
-        replica = self._lane.reserve()
+        replica = self._lane.reserve(now)
         if replica is not None:
             self.take_slot(replica)
             return
-        refusal = self._lane.enqueue(self)
+        refusal = self._lane.enqueue(self, now)
         if refusal is not None:
             self.refuse(refusal)
             return
@@ -301,26 +308,36 @@ class Exchange:
     def _finish(self, now: float) -> None:
         self._phase = _DONE
         self._lane.stats.model_s.add(now - self._sent_at)
+        self._lane.served(now - self._slot_at)
         self._count(self.status, now)
         self._release()
         self._client.answered()
 
     def _fail(self, reason: str, kind: str, was_sent: bool) -> None:
         """No answer from this replica: another one, or 502."""
-        self._phase = _QUEUED
-        self._connection = None
-        self.tried = (*self.tried, self._replica)
-        self._release()
-        lane = self._lane
-        allowed = may_retry(
-            was_sent=was_sent, is_whole=self._is_whole, idempotent=lane.route.idempotent, attempts=self._attempts
-        )
-        if allowed and lane.retry(self):
-            lane.stats.retried(kind)
+        lane, now = self._lane, time.monotonic()
+        lane.saw_failure(self._replica, kind, now)
+        if self._retry("connect" if kind == "connect" else "reset", was_sent=was_sent, now=now):
             return
         self._phase = _DONE
-        refusal = errors.replica_failed(lane.model, lane.version, reason)
-        self._answer_refusal(refusal, time.monotonic())
+        self._release()
+        self._answer_refusal(errors.replica_failed(lane.model, lane.version, reason), now)
+
+    def _retry(self, cause: str, *, was_sent: bool, now: float) -> bool:
+        """Goes to another replica if that is allowed and there is one. The slot is given back then."""
+        lane = self._lane
+        tried = (*self.tried, self._replica)
+        allowed = may_retry(
+            lane.route, cause, was_sent=was_sent, is_whole=self._is_whole, attempts=self._attempts
+        ) and lane.may_retry(tried)
+        if allowed:
+            self._phase = _QUEUED
+            self._connection = None
+            self.tried = tried
+            self._release()
+            lane.stats.retried(cause)
+            lane.retry(self, now)
+        return allowed
 
     def _leave(self, phase: int) -> None:
         """Takes the request out of wherever it is in `phase`. The slot goes back when the replica lets go of it."""
@@ -337,7 +354,7 @@ class Exchange:
 
     def _release(self) -> None:
         replica = self._replica
-        self._lane.release(replica)
+        self._lane.release(replica, time.monotonic())
         if replica.retired:
             self._fleet.settle(replica)
 
@@ -350,6 +367,8 @@ class Exchange:
             return errors.queue_timeout(lane.model, lane.version, now - self._queued_at)
         if phase == _CONNECTING:
             return errors.connect_timeout(lane.model, lane.version, now - self._slot_at)
+        if now - self._sent_at >= max(PATIENT_S, SLOW_FACTOR * self._replica.health.latency_s):
+            lane.saw_failure(self._replica, "timeout", now)
         return errors.model_timeout(lane.model, lane.version, now - self._sent_at)
 
     def _answer_refusal(self, refusal: Refusal, now: float) -> None:

@@ -228,6 +228,29 @@ class TestDeadlines:
 
         assert (await client.answer()).body == b"second"
 
+    async def test_refuse_at_once_what_cannot_make_it(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        async def steady(call: Call) -> None:
+            await call.completed.wait()
+            await asyncio.sleep(0.05)
+            call.answer(b"ok")
+
+        replica.script = steady
+        await gateway.route(replica, concurrency=1)
+        for _ in range(20):
+            await gateway.ask()
+        waiting = [await send(gateway, f"{i}") for i in range(10)]
+        began = time.monotonic()
+
+        answer = await gateway.ask("/v2/models/m/infer", "x-request-timeout-ms: 200")
+
+        assert (answer.status, answer.code) == (503, "OVERLOADED")
+        assert int(answer.field("retry-after")) >= 1
+        assert time.monotonic() - began < 0.15
+        for client in waiting:
+            assert (await client.answer()).status == 200
+
 
 class TestClientsThatLeave:
     async def test_free_their_place_in_the_queue_at_once(

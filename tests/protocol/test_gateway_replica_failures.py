@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -85,6 +86,58 @@ class TestRetry:
             assert 'modelfleet_retries_total{model="m",version="1",reason="connect"}' in (
                 (await gateway.admin("/metrics")).body.decode()
             )
+
+    async def test_of_a_503_is_done_when_the_version_asks_for_it(self, gateway: GatewayUnderTest) -> None:
+        async def busy(call: Call) -> None:
+            await call.completed.wait()
+            call.answer(b"busy", b"503 Service Unavailable")
+
+        async with ScriptedReplica(busy) as full, ScriptedReplica() as good:
+            await gateway.route(full, good, retry_on=("connect", "503"))
+            assert {(await gateway.ask(body=b"tensor")).body for _ in range(4)} == {b"tensor"}
+
+            await gateway.route(full)
+            assert ((await gateway.ask()).status, (await gateway.ask()).body) == (503, b"busy")
+
+
+class TestEjection:
+    async def test_spares_requests_a_replica_that_cannot_be_reached(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica() as gone, ScriptedReplica() as good:
+            await gone.stop()
+            await gateway.route(gone, good)
+            while not (await gateway.admin("/report")).json["ejected"]:
+                await gateway.ask()
+
+            assert (await gateway.admin("/report")).json["ejected"] == {"r0": "connect"}
+            before = len(gateway.gateway.fleet.lanes["m", "1"].stats.retries)
+            for _ in range(10):
+                assert (await gateway.ask()).status == 200
+            assert len(gateway.gateway.fleet.lanes["m", "1"].stats.retries) == before
+
+    async def test_ends_when_the_replica_is_back(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica() as gone, ScriptedReplica() as good:
+            await gone.stop()
+            await gateway.route(gone, good)
+            while not (await gateway.admin("/report")).json["ejected"]:
+                await gateway.ask()
+            await gone.listen()
+
+            ends = time.monotonic() + 10
+            while not gone.calls:
+                assert (await gateway.ask()).status == 200
+                assert time.monotonic() < ends
+
+    async def test_is_counted_and_shown(self, gateway: GatewayUnderTest) -> None:
+        async with ScriptedReplica(sends(b"garbage\r\n\r\n")) as bad, ScriptedReplica() as good:  # type: ignore[arg-type]
+            await gateway.route(bad, good)
+            while not bad.calls:
+                await gateway.ask()
+
+            metrics = (await gateway.admin("/metrics")).body.decode()
+            (shown, _) = (await gateway.admin("/debug/state")).json["replicas"]
+
+        assert 'modelfleet_ejections_total{model="m",version="1",reason="invalid"} 1' in metrics
+        assert (shown["id"], shown["reason"], shown["ejected_for_s"] > 0) == ("r0", "invalid", True)
 
 
 class TestBrokenAnswers:

@@ -19,7 +19,7 @@ def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def lane(version: str = "1") -> Lane:
     made = Lane('i"ris', version, random.Random(1).randrange)
-    made.update(VersionRoute(), (Replica("a", "h", 1),))
+    made.update(VersionRoute(), (Replica("a", "h", 1),), 0.0)
     return made
 
 
@@ -44,7 +44,7 @@ class TestRender:
 
     def test_shows_what_is_inside_now(self) -> None:
         busy = lane()
-        busy.reserve()
+        busy.reserve(0.0)
 
         shown = samples(render([busy], {}, {"modelfleet_gateway_connections": ("Open.", 7)}))
 

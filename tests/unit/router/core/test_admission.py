@@ -19,8 +19,9 @@ from router.core.errors import Refusal
 class Waiting:
     """A waiter that remembers what it got."""
 
-    def __init__(self, *, is_batch: bool = False, tried: Sequence[Replica] = ()) -> None:
+    def __init__(self, *, is_batch: bool = False, tried: Sequence[Replica] = (), deadline: float = 60.0) -> None:
         self.is_batch = is_batch
+        self.deadline = deadline
         self.tried = tried
         self.replica: Replica | None = None
         self.refusal: Refusal | None = None
@@ -35,70 +36,69 @@ class Waiting:
 
 def lane(replicas: int = 1, **settings: object) -> Lane:
     made = Lane("m", "1", random.Random(1).randrange)
-    made.update(
-        VersionRoute(**{"concurrency": 1, **settings}), tuple(Replica(f"r{i}", "h", 1) for i in range(replicas))
-    )  # type: ignore[arg-type]
+    route = VersionRoute(**{"concurrency": 1, **settings})  # type: ignore[arg-type]
+    made.update(route, tuple(Replica(f"r{i}", "h", 1) for i in range(replicas)), 0.0)
     return made
 
 
 def enqueue(lane: Lane, **arguments: object) -> Waiting:
     waiter = Waiting(**arguments)  # type: ignore[arg-type]
-    assert lane.enqueue(waiter) is None
+    assert lane.enqueue(waiter, 0.0) is None
     return waiter
 
 
 class TestQueue:
     def test_gives_a_freed_slot_to_the_oldest(self) -> None:
         busy = lane()
-        held = busy.reserve()
+        held = busy.reserve(0.0)
         first, second = enqueue(busy), enqueue(busy)
         assert held is not None
 
-        busy.release(held)
+        busy.release(held, 0.0)
 
         assert (first.replica, second.replica, busy.queued) == (held, None, 1)
 
     def test_gives_nobody_a_slot_before_those_who_wait(self) -> None:
         busy = lane()
-        busy.reserve()
+        busy.reserve(0.0)
         enqueue(busy)
 
-        assert busy.reserve() is None
+        assert busy.reserve(0.0) is None
 
     def test_lets_batch_yield_to_everything_else(self) -> None:
         busy = lane()
-        held = busy.reserve()
+        held = busy.reserve(0.0)
         batch, live = enqueue(busy, is_batch=True), enqueue(busy)
         assert held is not None
 
-        busy.release(held)
+        busy.release(held, 0.0)
 
         assert (batch.replica, live.replica) == (None, held)
 
     def test_forgets_who_left(self) -> None:
         busy = lane()
-        held = busy.reserve()
+        held = busy.reserve(0.0)
         gone, stays = enqueue(busy), enqueue(busy)
         assert held is not None
 
         busy.leave(gone)
-        busy.release(held)
+        busy.release(held, 0.0)
 
         assert (gone.replica, stays.replica) == (None, held)
 
     def test_refuses_above_its_length_with_retry_after(self) -> None:
         busy = lane(queue_max=1)
-        busy.reserve()
+        busy.reserve(0.0)
         enqueue(busy)
 
-        refusal = busy.enqueue(Waiting())
+        refusal = busy.enqueue(Waiting(), 0.0)
 
         assert refusal is not None
         assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "OVERLOADED", 1)
         assert busy.stats.shed == {"queue_full": 1}
 
     def test_refuses_at_once_without_a_replica_and_says_the_state(self) -> None:
-        refusal = lane(0, state="failed: out of memory").enqueue(Waiting())
+        refusal = lane(0, state="failed: out of memory").enqueue(Waiting(), 0.0)
 
         assert refusal is not None
         assert (refusal.code, "failed: out of memory" in refusal.text) == ("NOT_READY", True)
@@ -109,7 +109,7 @@ class TestQueue:
         waiter = enqueue(empty)
         replica = Replica("r", "h", 1)
 
-        empty.update(VersionRoute(), (replica,))
+        empty.update(VersionRoute(), (replica,), 0.0)
 
         assert waiter.replica is replica
 
@@ -117,18 +117,18 @@ class TestQueue:
         empty = lane(0, state="starting")
         waiter = enqueue(empty)
 
-        empty.update(VersionRoute(state="failed: it exits at once"), ())
+        empty.update(VersionRoute(state="failed: it exits at once"), (), 0.0)
 
         assert waiter.refusal is not None
         assert (waiter.refusal.code, empty.queued) == ("NOT_READY", 0)
 
     def test_serves_waiters_when_replicas_join(self) -> None:
         busy = lane()
-        busy.reserve()
+        busy.reserve(0.0)
         first, second, third = enqueue(busy), enqueue(busy), enqueue(busy)
         joined = Replica("new", "h", 1)
 
-        busy.update(VersionRoute(concurrency=2), (*busy.replicas, joined))
+        busy.update(VersionRoute(concurrency=2), (*busy.replicas, joined), 0.0)
 
         assert [w.replica is not None for w in (first, second, third)] == [True, True, True]
         assert joined.in_flight + busy.replicas[0].in_flight == 4
@@ -137,45 +137,191 @@ class TestQueue:
 class TestRetry:
     def test_goes_to_another_replica_even_past_the_queue(self) -> None:
         busy = lane(2)
-        one, two = busy.reserve(), busy.reserve()
+        one, two = busy.reserve(0.0), busy.reserve(0.0)
         assert one is not None
         assert two is not None
         enqueue(busy)
         retry = Waiting(tried=(one,))
 
-        assert busy.retry(retry)
-        busy.release(two)
+        assert busy.may_retry(retry.tried)
+        busy.retry(retry, 0.0)
+        busy.release(two, 0.0)
 
         assert retry.replica is two
 
     def test_waits_while_only_the_tried_replica_is_free(self) -> None:
         busy = lane(2)
-        one, two = busy.reserve(), busy.reserve()
+        one, two = busy.reserve(0.0), busy.reserve(0.0)
         assert one is not None
         assert two is not None
         retry = Waiting(tried=(one,))
-        assert busy.retry(retry)
+        assert busy.may_retry(retry.tried)
+        busy.retry(retry, 0.0)
 
-        busy.release(one)
+        busy.release(one, 0.0)
 
         assert retry.replica is None
 
     def test_is_not_possible_without_another_replica(self) -> None:
         alone = lane()
 
-        assert not alone.retry(Waiting(tried=alone.replicas))
+        assert not alone.may_retry(alone.replicas)
 
     def test_is_refused_when_the_other_replica_leaves_the_table(self) -> None:
         busy = lane(2)
-        one, two = busy.reserve(), busy.reserve()
+        one, two = busy.reserve(0.0), busy.reserve(0.0)
         assert one is not None
         assert two is not None
         retry = Waiting(tried=(one,))
-        assert busy.retry(retry)
+        assert busy.may_retry(retry.tried)
+        busy.retry(retry, 0.0)
 
-        busy.update(VersionRoute(concurrency=1), (one,))
+        busy.update(VersionRoute(concurrency=1), (one,), 0.0)
 
         assert retry.refusal is not None
+
+
+class TestPrediction:
+    """A request that cannot make it is refused at the door, before work is spent on it."""
+
+    def busy_lane(self, held_s: float = 0.1, **settings: object) -> Lane:
+        busy = lane(2, **settings)
+        for _ in range(20):
+            busy.served(held_s)
+        while busy.reserve(0.0):
+            pass
+        return busy
+
+    def test_refuses_what_cannot_be_done_in_the_time_left(self) -> None:
+        busy = self.busy_lane()
+        for _ in range(9):
+            enqueue(busy)
+
+        # 10 requests at 2 slots of 100 ms: 500 ms in the queue, and 100 ms of its own.
+        refusal = busy.enqueue(Waiting(deadline=100.55), 100.0)
+
+        assert refusal is not None
+        assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "OVERLOADED", 1)
+        assert "the queue takes about 500 ms and the request has 450 ms left" in refusal.text
+        assert busy.stats.shed == {"deadline": 1}
+
+    def test_takes_what_can(self) -> None:
+        busy = self.busy_lane()
+        for _ in range(9):
+            enqueue(busy)
+
+        assert busy.enqueue(Waiting(deadline=100.65), 100.0) is None
+
+    def test_refuses_what_would_time_out_in_the_queue(self) -> None:
+        busy = self.busy_lane(queue_timeout_ms=200)
+        for _ in range(4):
+            enqueue(busy)
+
+        assert busy.enqueue(Waiting(), 0.0) is not None
+
+    def test_counts_batch_only_before_batch(self) -> None:
+        busy = self.busy_lane()
+        for _ in range(9):
+            enqueue(busy, is_batch=True)
+
+        assert busy.predicted_wait_s() == pytest.approx(0.05)
+        assert busy.predicted_wait_s(is_batch=True) == pytest.approx(0.5)
+
+    def test_says_nothing_before_enough_was_seen(self) -> None:
+        busy = lane()
+        busy.reserve(0.0)
+        busy.served(100.0)
+
+        assert busy.enqueue(Waiting(deadline=0.001), 0.0) is None
+
+    def test_of_a_free_slot_refuses_nobody(self) -> None:
+        """However slow it was: that is how the estimate recovers."""
+        idle = lane()
+        for _ in range(20):
+            idle.served(1000.0)
+
+        assert idle.reserve(0.0) is not None
+
+
+class TestEjection:
+    def failing(self, replicas: int = 2, kind: str = "connect", **settings: object) -> tuple[Lane, Replica]:
+        made = lane(replicas, concurrency=10, **settings)
+        for _ in range(5):
+            made.saw_failure(made.replicas[0], kind, 100.0)
+        return made, made.replicas[0]
+
+    def reserved(self, lane: Lane, now: float, count: int = 8) -> list[Replica | None]:
+        return [lane.reserve(now) for _ in range(count)]
+
+    def test_leaves_a_failing_replica_alone(self) -> None:
+        made, bad = self.failing()
+
+        assert bad not in self.reserved(made, 100.5)
+        assert made.stats.ejections == {"connect": 1}
+
+    def test_never_takes_the_last_one(self) -> None:
+        made, bad = self.failing(1)
+
+        assert made.reserve(100.0) is bad
+        assert made.stats.ejections == {}
+
+    def test_never_takes_more_than_half(self) -> None:
+        made, _ = self.failing(4)
+        for replica in made.replicas[1:]:
+            made.saw_failure(replica, "connect", 100.0)
+
+        assert made.stats.ejections == {"connect": 2}
+
+    def test_is_not_done_for_a_version_that_forbids_it(self) -> None:
+        made, bad = self.failing(eject=False)
+
+        assert bad in self.reserved(made, 100.5)
+
+    def test_lets_it_return_with_a_few_requests_first(self) -> None:
+        made, bad = self.failing()
+
+        early = self.reserved(made, 101.1)
+        assert early.count(bad) == 1
+        assert bad.capacity == 1
+        self.reserved(made, 103.5, 1)
+        assert bad.capacity == 5
+        self.reserved(made, 110.0, 1)
+        assert bad.capacity == 10
+
+    def test_serves_those_who_wait_when_it_returns(self) -> None:
+        made, _ = self.failing()
+        held = [replica for replica in self.reserved(made, 100.0, 10) if replica]
+        waiter = enqueue(made)
+
+        made.release(held[0], 101.5)
+
+        assert waiter.replica is not None
+
+    def test_counts_5xx_only_in_a_row(self) -> None:
+        made = lane(2, concurrency=10)
+        for status in (500, 500, 500, 500, 200, 500, 500, 500, 500):
+            made.saw_answer(made.replicas[0], status, 0.01, 0.0)
+
+        assert made.stats.ejections == {}
+        made.saw_answer(made.replicas[0], 503, 0.01, 0.0)
+        assert made.stats.ejections == {"5xx": 1}
+
+    def test_takes_a_replica_far_slower_than_the_others(self) -> None:
+        made = lane(3, concurrency=10)
+        for _ in range(64):
+            for replica, seconds in zip(made.replicas, (0.5, 0.02, 0.03), strict=True):
+                made.saw_answer(replica, 200, seconds, 0.0)
+
+        assert made.stats.ejections == {"latency": 1}
+        assert made.replicas[0] not in self.reserved(made, 0.5)
+
+    def test_leaves_a_fleet_alone_that_is_slow_as_a_whole(self) -> None:
+        made = lane(3, concurrency=10)
+        for _ in range(64):
+            for replica in made.replicas:
+                made.saw_answer(replica, 200, 2.0, 0.0)
+
+        assert made.stats.ejections == {}
 
 
 class LaneMachine(RuleBasedStateMachine):
@@ -186,24 +332,24 @@ class LaneMachine(RuleBasedStateMachine):
         self.pool = [Replica(f"r{i}", "h", 1) for i in range(4)]
         self.lane = Lane("m", "1", random.Random(0).randrange)
         self.route = VersionRoute(concurrency=2, queue_max=10, state="starting")
-        self.lane.update(self.route, tuple(self.pool[:2]))
+        self.lane.update(self.route, tuple(self.pool[:2]), 0.0)
         self.held: list[Replica] = []
         self.waiting: list[Waiting] = []
 
     @rule(is_batch=st.booleans())
     def arrive(self, is_batch: bool) -> None:
-        replica = self.lane.reserve()
+        replica = self.lane.reserve(0.0)
         if replica is not None:
             self.held.append(replica)
             return
         waiter = Waiting(is_batch=is_batch)
-        if self.lane.enqueue(waiter) is None:
+        if self.lane.enqueue(waiter, 0.0) is None:
             self.waiting.append(waiter)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        self.lane.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+        self.lane.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))), 0.0)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -213,7 +359,7 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(count=st.integers(0, 4), concurrency=st.integers(1, 3))
     def swap_table(self, count: int, concurrency: int) -> None:
         self.route = VersionRoute(concurrency=concurrency, queue_max=10, state="starting")
-        self.lane.update(self.route, tuple(self.pool[:count]))
+        self.lane.update(self.route, tuple(self.pool[:count]), 0.0)
 
     @invariant()
     def slots_are_counted_and_none_is_idle_beside_a_waiter(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.core.retry import BURST, MAX_RETRIES, RetryBudget, may_retry
+from router.contract import VersionRoute
+from router.core.retry import BURST, RetryBudget, may_retry
 
 
 class TestMayRetry:
@@ -21,10 +22,19 @@ class TestMayRetry:
     def test_only_what_cannot_have_been_executed_or_is_idempotent_and_still_here(
         self, was_sent: bool, is_whole: bool, idempotent: bool, allowed: bool
     ) -> None:
-        assert may_retry(was_sent=was_sent, is_whole=is_whole, idempotent=idempotent, attempts=1) is allowed
+        route = VersionRoute(idempotent=idempotent)
 
-    def test_not_for_ever(self) -> None:
-        assert not may_retry(was_sent=False, is_whole=True, idempotent=True, attempts=MAX_RETRIES + 1)
+        assert may_retry(route, "reset", was_sent=was_sent, is_whole=is_whole, attempts=1) is allowed
+
+    def test_not_more_often_than_the_version_allows(self) -> None:
+        route = VersionRoute(retry_max=1)
+
+        assert may_retry(route, "connect", was_sent=False, is_whole=True, attempts=1)
+        assert not may_retry(route, "connect", was_sent=False, is_whole=True, attempts=2)
+
+    def test_only_for_the_causes_that_the_version_names(self) -> None:
+        assert not may_retry(VersionRoute(), "503", was_sent=True, is_whole=True, attempts=1)
+        assert may_retry(VersionRoute(retry_on=("503",)), "503", was_sent=True, is_whole=True, attempts=1)
 
 
 class TestRetryBudget:
@@ -32,6 +42,12 @@ class TestRetryBudget:
         budget = RetryBudget()
 
         assert sum(budget.spend() for _ in range(100)) == BURST
+
+    def test_of_nothing_allows_nothing(self) -> None:
+        budget = RetryBudget()
+        budget.share = 0.0
+
+        assert not budget.spend()
 
     def test_allows_one_retry_for_five_requests(self) -> None:
         budget = RetryBudget()

@@ -50,7 +50,7 @@ def fleet(pools: Pools) -> Fleet:
 
 
 def apply(fleet: Fleet, new: Table) -> None:
-    for _ in fleet.apply(new):
+    for _ in fleet.apply(new, lambda: 0.0):
         pass
 
 
@@ -121,19 +121,19 @@ class TestApply:
         """The control plane drains by the report: a replica must be named in it until it is empty."""
         apply(fleet, table(iris=IRIS))
         lane = resolved(fleet, version="1")
-        busy = lane.reserve()
+        busy = lane.reserve(0.0)
         assert busy is not None
 
         apply(fleet, table(2))
-        assert (fleet.in_flight(), pools.open, lane.reserve()) == ({"a": 1}, {"a"}, None)
+        assert (fleet.in_flight(), pools.open, lane.reserve(0.0)) == ({"a": 1}, {"a"}, None)
 
-        lane.release(busy)
+        lane.release(busy, 0.0)
         fleet.settle(busy)
         assert (fleet.in_flight(), pools.open) == ({}, set())
 
     def test_takes_a_replica_back_that_returns_before_it_was_empty(self, fleet: Fleet, pools: Pools) -> None:
         apply(fleet, table(iris=IRIS))
-        busy = resolved(fleet, version="1").reserve()
+        busy = resolved(fleet, version="1").reserve(0.0)
         assert busy is not None
         apply(fleet, table(2))
         apply(fleet, table(3, iris=IRIS))
@@ -160,4 +160,4 @@ class TestApply:
     def test_moves_on_in_short_steps(self, fleet: Fleet) -> None:
         models = {f"m{i}": ModelRoute({"1": version(f"r{i}")}, {"1": 1}) for i in range(1000)}
 
-        assert len(list(fleet.apply(table(**models)))) >= 30
+        assert len(list(fleet.apply(table(**models), lambda: 0.0))) >= 30
