@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class GatewayProcess:
         self._log_file = log_file
         self._record = directory / "process.json"
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        # One starts or stops at a time: a stop during a start must end what is being started too.
+        self._lock = threading.Lock()
 
     def find(self, listener: Listener) -> int | None:
         """The process id of the gateway that runs with exactly this listener, else None."""
@@ -78,8 +81,13 @@ class GatewayProcess:
 
     def start(self, listener: Listener) -> int:
         """Starts a gateway, waits until it listens, ends the one before it. Raises `GatewayFailed`."""
+        with self._lock:
+            return self._start(listener)
+
+    def _start(self, listener: Listener) -> int:
         before = self._read()
         config = self._config(listener)
+        self._end_strays(int(before["pid"]) if before else None)
         check_ports(listener, before["config"] if before else {})
         path = self._directory / "config.json"
         write_private(path, json.dumps(config, indent=2).encode())
@@ -99,19 +107,9 @@ class GatewayProcess:
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ends the gateway: it drains on SIGTERM, and is killed after `timeout_s`."""
-        found = self._read()
-        if found is None:
-            return
-        pid = int(found["pid"])
-        self._end(pid)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            try:
-                process.wait(timeout_s)
-            except psutil.TimeoutExpired:
-                process.kill()
-        self.reap()
-        self._record.unlink(missing_ok=True)
+        with self._lock:
+            self._end_strays(None, timeout_s)
+            self._record.unlink(missing_ok=True)
 
     def alive(self, pid: int) -> bool:
         self.reap()
@@ -123,6 +121,21 @@ class GatewayProcess:
         for pid, process in list(self._children.items()):
             if process.poll() is not None:
                 del self._children[pid]
+
+    def _end_strays(self, keep: int | None, timeout_s: float = 10.0) -> None:
+        """Ends every gateway of this directory but `keep`, and waits for it.
+
+        One that is on no record was left by a control plane that was killed while it started it. It would share the
+        port with its successor, and answer its part of the requests from an old table.
+        """
+        word = str(self._directory / "config.json")
+        found = [p for p in psutil.process_iter() if p.pid != keep and word in _arguments(p)]
+        for process in found:
+            self._end(process.pid)
+        for process in psutil.wait_procs(found, timeout_s)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.reap()
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -170,6 +183,14 @@ class GatewayProcess:
     def _end(pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 15)
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    """[] for one that ended or is somebody else's."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 def check_ports(listener: Listener, mine: Mapping[str, Any]) -> None:
