@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -52,6 +53,13 @@ def until(what: str, ask: Callable[[], T | None], within_s: float = 20.0) -> T:
     raise AssertionError(f"not within {within_s:g} s: {what}")
 
 
+def pick_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Cluster:
     """One state directory, its ports, and the control plane on it. `root` holds sources beside the state."""
 
@@ -60,7 +68,7 @@ class Cluster:
         self.name = name
         self.engine = engine
         self.state_dir = root / "state"
-        self.gateway_port, self.metrics_port = free_port(), free_port()
+        self.api_port, self.gateway_port, self.metrics_port = free_port(), free_port(), free_port()
         self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
@@ -77,8 +85,8 @@ class Cluster:
         """A control plane's process on this state directory, whether or not it can live."""
         ports = {"MODELFLEET_GATEWAY_PORT": self.gateway_port, "MODELFLEET_METRICS_PORT": self.metrics_port}
         environ = {**os.environ, **self.environ, **{k: str(v) for k, v in ports.items()}}
-        command = [sys.executable, "-m", "orchestrator", "--state-dir", str(self.state_dir), "--api-port", "0"]
-        command += ["--cluster", self.name, "--engine", self.engine]
+        command = [sys.executable, "-m", "orchestrator", "--state-dir", str(self.state_dir)]
+        command += ["--api-port", str(self.api_port), "--cluster", self.name, "--engine", self.engine]
         with open(self.root / "control.log", "a") as log:
             streams = {"stdout": log, "stderr": log, **options}
             return subprocess.Popen(command, cwd=REPOSITORY, env=environ, text=True, start_new_session=True, **streams)

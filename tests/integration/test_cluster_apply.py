@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -10,23 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster import Cluster, fleet, until
+from tests.integration.cluster import Cluster, fleet, pick_port, until
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the module; each test applies a manifest of its own to it."""
-    given: list[int] = []
-
-    def free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        given.append(port)
-        return port
-
-    root = tmp_path_factory.mktemp("cluster")
-    found = Cluster(root, f"test-{root.name}-{free_port()}", free_port)
+    found = Cluster(tmp_path_factory.mktemp("apply"), f"test-{secrets.token_hex(4)}", pick_port)
     found.start()
     yield found
     found.close()
