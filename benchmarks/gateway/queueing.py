@@ -2,6 +2,7 @@
 
 Closed loop: 8 clients, each asks again when it has its answer; ideal are 100 requests/s. Open loop: Poisson arrivals at
 80 % load, beside a simulation of one ideal central queue (M/D/2) fed with the very arrival times that were measured.
+Overload: three times the capacity, each request with 500 ms to live.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import asyncio
 import heapq
 import os
 import random
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -45,7 +48,8 @@ class Model(asyncio.Protocol):
 
     def answer(self, began: float) -> None:
         self.took_s.append(time.monotonic() - began)
-        self.transport.write(ANSWER)
+        if not self.transport.is_closing():
+            self.transport.write(ANSWER)
 
 
 async def main() -> None:
@@ -64,6 +68,7 @@ async def main() -> None:
     port = int(gateway.address.rpartition(":")[2])
     await closed_loop(port, options.seconds)
     await open_loop(port, options.seconds)
+    await overload(port, options.seconds)
     await gateway.drain()
 
 
@@ -112,6 +117,45 @@ async def open_loop(port: int, seconds: float) -> None:
     print(
         f"Poisson at 80 %: p99 {ours:.1f} ms, ideal central queue {best:.1f} ms, ratio {ours / best:.2f}; "
         f"median {statistics.median(latencies) * 1000:.1f} ms, ideal {statistics.median(ideal) * 1000:.1f} ms"
+    )
+    for _, writer in idle:
+        writer.close()
+
+
+async def overload(port: int, seconds: float) -> None:
+    """Three times what the models can do, each request with 500 ms: served in time, or refused cheaply."""
+    statuses: Counter[int] = Counter()
+    late = 0
+    refusals: list[float] = []
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def one() -> None:
+        nonlocal late
+        streams = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        began = time.monotonic()
+        streams[1].write(REQUEST.replace(b"\r\n\r\n", b"\r\nx-request-timeout-ms: 500\r\n\r\n"))
+        head = await streams[0].readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        await streams[0].readexactly(length)
+        took = time.monotonic() - began
+        statuses[int(head.split(b" ")[1])] += 1
+        if head.startswith(b"HTTP/1.1 503"):
+            refusals.append(took)
+        late += took > 0.55
+        idle.append(streams)
+
+    Model.took_s.clear()
+    began = time.monotonic()
+    tasks = []
+    for number in range(int(seconds * 3 * 2 / SERVICE_S)):
+        await asyncio.sleep(max(0.0, began + number * SERVICE_S / 6 - time.monotonic()))
+        tasks.append(asyncio.create_task(one()))
+    await asyncio.gather(*tasks)
+    capacity = 2 / statistics.mean(Model.took_s)
+    rate = statuses[200] / (time.monotonic() - began)
+    print(
+        f"3 x capacity, 500 ms each: {rate:.1f} served/s of {capacity:.1f}, statuses {dict(statuses)}, {late} late, "
+        f"median refusal {statistics.median(refusals) * 1000:.2f} ms"
     )
     for _, writer in idle:
         writer.close()

@@ -24,6 +24,8 @@ COMING: Final = frozenset(("starting", "waking", "pending", "loading", "warming"
 
 # A queue's length in seconds is predicted from so many requests on; each new one weighs a tenth.
 ENOUGH: Final = 20
+# A queue is never exactly as fast as predicted: who is let in should make it.
+MARGIN: Final = 1.1
 SMOOTHING: Final = 0.1
 
 
@@ -102,7 +104,7 @@ class Lane:
             self.stats.shed_one("queue_full")
             return errors.overloaded(self.model, self.version, self.route.queue_max)
         wait_s, left_s = self.predicted_wait_s(waiter.is_batch), waiter.deadline - now
-        if wait_s and (wait_s + self._service_s > left_s or wait_s * 1000 > self.route.queue_timeout_ms):
+        if wait_s and (wait_s * MARGIN + self._service_s > left_s or wait_s * 1000 > self.route.queue_timeout_ms):
             self.stats.shed_one("deadline")
             left_s = min(left_s - self._service_s, self.route.queue_timeout_ms / 1000)
             return errors.cannot_make_it(self.model, self.version, wait_s, left_s)
@@ -139,7 +141,7 @@ class Lane:
         if self._live or self._batch or self._retries:
             if self._is_impaired:
                 self._refresh(now)
-            self._serve_waiters()
+            self._serve_waiters(now)
 
     # what was seen of replicas
 
@@ -171,13 +173,13 @@ class Lane:
         self._budget.share = route.retry_budget
         self._refresh(now)
         for waiter in [waiter for waiter in self._retries if not self._has_untried(waiter.tried)]:
-            self._refuse(self._retries, waiter)
+            self._refuse_not_ready(self._retries, waiter)
         if replicas:
-            self._serve_waiters()
+            self._serve_waiters(now)
         elif not self.is_coming:
             for queue in (self._live, self._batch):
                 for waiter in list(queue):
-                    self._refuse(queue, waiter)
+                    self._refuse_not_ready(queue, waiter)
 
     # steps
 
@@ -211,15 +213,20 @@ class Lane:
         self._able = tuple(able) or self.replicas
         self._slots = sum(replica.capacity for replica in self._able)
 
-    def _serve_waiters(self) -> None:
+    def _serve_waiters(self, now: float) -> None:
         """Hands free slots to waiters: retries, then live requests, then batch, each oldest first."""
         self._serve_retries()
+        # Under overload the oldest may have less time left than the model takes: its slot serves another in time.
+        needed_s = self._service_s if self._served >= ENOUGH else 0.0
         for queue in (self._live, self._batch):
             while queue:
                 replica = self._reserve(())
                 if replica is None:
                     return
                 waiter, _ = queue.popitem(last=False)
+                while waiter.deadline - now < needed_s and queue:
+                    self._refuse_too_late(waiter, waiter.deadline - now)
+                    waiter, _ = queue.popitem(last=False)
                 waiter.take_slot(replica)
 
     def _serve_retries(self) -> None:
@@ -232,7 +239,11 @@ class Lane:
     def _has_untried(self, tried: Sequence[Replica]) -> bool:
         return any(replica not in tried for replica in self._able)
 
-    def _refuse(self, queue: OrderedDict[Waiter, None], waiter: Waiter) -> None:
+    def _refuse_too_late(self, waiter: Waiter, left_s: float) -> None:
+        self.stats.shed_one("deadline")
+        waiter.refuse(errors.too_late(self.model, self.version, left_s, self._service_s))
+
+    def _refuse_not_ready(self, queue: OrderedDict[Waiter, None], waiter: Waiter) -> None:
         queue.pop(waiter, None)
         self.stats.shed_one("not_ready")
         waiter.refuse(errors.not_ready(self.model, self.version, self.route.state))

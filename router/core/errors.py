@@ -132,6 +132,11 @@ def queue_timeout(model: str, version: str, waited_s: float) -> Refusal:
     return Refusal(504, "DEADLINE", text + "; try again later or allow more time")
 
 
+def too_late(model: str, version: str, left_s: float, service_s: float) -> Refusal:
+    text = f"model {model!r} version {version!r}: {max(0.0, left_s) * 1000:.0f} ms were left after the queue and the "
+    return Refusal(504, "DEADLINE", text + f"model takes {service_s * 1000:.0f} ms; try again later or allow more time")
+
+
 def model_timeout(model: str, version: str, took_s: float) -> Refusal:
     text = f"model {model!r} version {version!r}: no whole answer within {took_s * 1000:.0f} ms in the model"
     return Refusal(504, "DEADLINE", text + "; allow more time with x-request-timeout-ms")

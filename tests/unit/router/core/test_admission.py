@@ -197,12 +197,12 @@ class TestPrediction:
         for _ in range(9):
             enqueue(busy)
 
-        # 10 requests at 2 slots of 100 ms: 500 ms in the queue, and 100 ms of its own.
-        refusal = busy.enqueue(Waiting(deadline=100.55), 100.0)
+        # 10 requests at 2 slots of 100 ms: 500 ms in the queue with a margin of 50, and 100 ms of its own.
+        refusal = busy.enqueue(Waiting(deadline=100.64), 100.0)
 
         assert refusal is not None
         assert (refusal.status, refusal.code, refusal.retry_after_s) == (503, "OVERLOADED", 1)
-        assert "the queue takes about 500 ms and the request has 450 ms left" in refusal.text
+        assert "the queue takes about 500 ms and the request has 540 ms left" in refusal.text
         assert busy.stats.shed == {"deadline": 1}
 
     def test_takes_what_can(self) -> None:
@@ -210,7 +210,7 @@ class TestPrediction:
         for _ in range(9):
             enqueue(busy)
 
-        assert busy.enqueue(Waiting(deadline=100.65), 100.0) is None
+        assert busy.enqueue(Waiting(deadline=100.66), 100.0) is None
 
     def test_refuses_what_would_time_out_in_the_queue(self) -> None:
         busy = self.busy_lane(queue_timeout_ms=200)
@@ -218,6 +218,24 @@ class TestPrediction:
             enqueue(busy)
 
         assert busy.enqueue(Waiting(), 0.0) is not None
+
+    def test_gives_the_slot_of_one_that_is_too_late_to_the_next(self) -> None:
+        busy = self.busy_lane()
+        late, intime = enqueue(busy, deadline=1.05), enqueue(busy, deadline=9.0)
+
+        busy.release(busy.replicas[0], 1.0)
+
+        assert late.refusal is not None
+        assert (late.refusal.status, late.refusal.code) == (504, "DEADLINE")
+        assert intime.replica is busy.replicas[0]
+
+    def test_lets_the_only_one_try_even_when_it_is_late(self) -> None:
+        busy = self.busy_lane()
+        late = enqueue(busy, deadline=1.05)
+
+        busy.release(busy.replicas[0], 1.0)
+
+        assert late.replica is busy.replicas[0]
 
     def test_counts_batch_only_before_batch(self) -> None:
         busy = self.busy_lane()
