@@ -13,6 +13,7 @@ import secrets as random_names
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from orchestrator.adapters._docker_create import (
     host_arguments,
 )
 from orchestrator.adapters._docker_host import Facts, facts_of
+from orchestrator.adapters._docker_networks import ClusterNetworks
 from orchestrator.adapters._docker_stream import ended_by, read_log
 from orchestrator.adapters._exits import LOG_TAIL_LINES, describe_exit
 from orchestrator.adapters._replica_dir import ReplicaDirs
@@ -50,6 +52,8 @@ EVENT_KINDS = ("start", "die", "oom", "stop", "destroy")
 RECONNECT_MAX_S = 2.0
 # Another container's removal of the same id (ours, cut short, or an operator's) ends within this time.
 REMOVAL_TIMEOUT_S = 30.0
+TEARDOWN_GRACE_S = 5.0
+PARALLEL_STOPS = 8
 _NAME_TRIES = 5
 _ENDED = {"exited", "dead"}
 
@@ -71,6 +75,7 @@ class DockerEngine:
         self.cluster = cluster
         self.images = ImageBuilder(state_dir, base_image, calls := DockerCalls(host, timeout_s))
         self._calls = calls
+        self._networks = ClusterNetworks(cluster, calls)
         self._dirs = ReplicaDirs(state_dir / "containers" / cluster)
         self._placement: Placement | None = None
         # Ids that this process has begun to start: a container of theirs that does not run yet was not abandoned.
@@ -87,7 +92,7 @@ class DockerEngine:
         facts = self._facts()
         self._dirs.prepare()
         place = self._place(facts)
-        self._ensure_network(place.network, internal=not facts.published)
+        self._networks.ensure_default(place)
         self._placement = place
         self._remove_abandoned_dirs()
 
@@ -104,7 +109,7 @@ class DockerEngine:
         if self._start_found(launch):
             return
         place = self._placed()
-        self._ensure_network_for(launch, place)
+        self._networks.ensure_for(launch, place)
         try:
             self._create_and_start(launch, place)
         except BaseException:
@@ -144,14 +149,12 @@ class DockerEngine:
             pause_s = min(RECONNECT_MAX_S, pause_s * 2 or 0.1)
 
     def teardown(self) -> None:
-        for listed in self._list():
-            self._stop_container(listed["Id"], grace_s=0)
+        containers = [listed["Id"] for listed in self._list()]
+        with ThreadPoolExecutor(PARALLEL_STOPS, thread_name_prefix="teardown") as pool:
+            list(pool.map(lambda container: self._stop_container(container, TEARDOWN_GRACE_S), containers))
         for replica_id in self._dirs.ids():
             self._dirs.remove(replica_id)
-        with self._calls.during("remove the cluster's networks"):
-            for network in self._calls.slow.networks(filters={"label": [f"{LABEL}.cluster={self.cluster}"]}):
-                with contextlib.suppress(NotFound):
-                    self._calls.slow.remove_network(network["Id"])
+        self._networks.remove_all()
         self._placement = None
         self._started.clear()
 
@@ -173,40 +176,6 @@ class DockerEngine:
         if self._placement is None:
             self._placement = self._place(self._facts())
         return self._placement
-
-    def _ensure_network_for(self, launch: Launch, place: Placement) -> None:
-        """Asked at each start: `docker network prune` removes ours while every model sleeps."""
-        if launch.spec.egress:
-            self._ensure_network(place.egress_network, internal=False)
-        else:
-            self._ensure_network(place.network, internal=not place.published)
-
-    def _ensure_network(self, name: str, *, internal: bool) -> None:
-        with self._calls.during(f"make the network {name}"):
-            found = self._calls.quick.networks(names=[f"^{name}$"])
-            if found:
-                self._check_network(name, found[0])
-                return
-            try:
-                self._calls.slow.create_network(
-                    name,
-                    driver="bridge",
-                    internal=internal,
-                    check_duplicate=True,
-                    labels={f"{LABEL}.cluster": self.cluster, f"{LABEL}.role": "network"},
-                    # Models of one cluster have no business with each other.
-                    options={"com.docker.network.bridge.enable_icc": "false"},
-                )
-            except APIError as exc:
-                if exc.status_code != 409:  # another thread made it between the two calls
-                    raise
-
-    def _check_network(self, name: str, found: dict[str, Any]) -> None:
-        if (found.get("Labels") or {}).get(f"{LABEL}.cluster") != self.cluster:
-            raise EngineUnavailable(
-                f"network {name}: exists and is not ours (label {LABEL}.cluster={self.cluster} is missing); it is left "
-                f"alone; remove it with `docker network rm {name}` or choose another `cluster:` name"
-            )
 
     def _remove_abandoned_dirs(self) -> None:
         """Secrets of replicas that somebody removed while no control plane was up."""
