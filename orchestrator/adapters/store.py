@@ -236,8 +236,8 @@ class Store:
         with self._engine.begin() as connection:
             open_states = ("preparing", "converging")
             mine = (operations.c.id == operation.id) & operations.c.state.in_(open_states)
-            connection.execute(update(operations).where(mine).values(**values))
-            if operation.revision is not None:
+            was_open = connection.execute(update(operations).where(mine).values(**values)).rowcount > 0
+            if was_open and operation.revision is not None:
                 own = revisions.c.revision == operation.revision
                 connection.execute(update(revisions).where(own).values(state=state))
 

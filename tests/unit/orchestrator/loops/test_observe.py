@@ -1,0 +1,111 @@
+"""The snapshot of the world: what could not be asked is unknown, and readiness is remembered."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.adapters.engine import EngineReplica
+from orchestrator.adapters.probe import SILENT, Probe
+from orchestrator.core.entities import Exit, Replica, VersionKey
+from orchestrator.core.states import ReplicaState
+from orchestrator.loops.observe import UNHEALTHY_AFTER, Health, refused_start, snapshot
+from router.contract import GatewayReport
+
+KEY = VersionKey("m", "1")
+READY = Probe(ready=True, answers=True)
+LOADING = Probe(ready=False, answers=True, phase="loading for 1 s")
+
+
+def _listed(*, running: bool = True, end: Exit | None = None) -> EngineReplica:
+    return EngineReplica(
+        id="r", key=KEY, digest="d", revision=1, created_at=0.0, running=running, host="127.0.0.1", port=1,
+        exit=end, engine_id="e",
+    )  # fmt: skip
+
+
+def _one(listed: EngineReplica, health: Health | None = None, report: GatewayReport | None = None) -> Replica:
+    known = {"r": health} if health else {}
+    (found,) = snapshot([listed], known, [], [], report, {"tag": {"r"}}).replicas
+    return found
+
+
+class TestHealth:
+    def test_one_passed_probe_makes_ready(self) -> None:
+        health = Health()
+
+        assert health.note(READY, 0.0)
+        assert health.ready
+
+    def test_a_ready_one_is_unready_after_some_failures_in_a_row_and_is_asked_sooner_meanwhile(self) -> None:
+        health = Health()
+        health.note(READY, 0.0)
+        calm = health.due
+
+        changed = [health.note(SILENT, 0.0) for _ in range(UNHEALTHY_AFTER)]
+
+        assert changed == [*[False] * (UNHEALTHY_AFTER - 1), True]
+        assert not health.ready
+        assert health.due < calm
+
+    def test_one_failure_between_passes_counts_for_nothing(self) -> None:
+        health = Health()
+        for answer in (READY, SILENT, READY, SILENT, READY, SILENT):
+            health.note(answer, 0.0)
+
+        assert health.ready
+
+    def test_a_phase_that_only_grows_older_is_no_change(self) -> None:
+        health = Health()
+        health.note(LOADING, 0.0)
+
+        assert not health.note(Probe(ready=False, answers=True, phase="loading for 2 s"), 0.1)
+
+
+class TestSnapshot:
+    @pytest.mark.parametrize(
+        ("answer", "state"),
+        [(READY, ReplicaState.READY), (LOADING, ReplicaState.LOADING), (SILENT, ReplicaState.STARTING)],
+    )
+    def test_a_running_replica_is_what_its_probes_say(self, answer: Probe, state: ReplicaState) -> None:
+        health = Health()
+        health.note(answer, 0.0)
+
+        assert _one(_listed(), health).state is state
+
+    def test_one_that_ended_failed_whatever_its_last_probe_said(self) -> None:
+        health = Health()
+        health.note(READY, 0.0)
+
+        assert _one(_listed(running=False, end=Exit(137, "killed")), health).state is ReplicaState.FAILED
+
+    def test_without_a_report_of_the_newest_table_traffic_is_unknown_not_zero(self) -> None:
+        of_another_table = GatewayReport(tag="older", in_flight={}, pid=1, started_at=0.0)
+
+        assert _one(_listed()).in_flight is None
+        assert _one(_listed(), report=of_another_table).in_flight is None
+        assert _one(_listed(), report=of_another_table).routed is None
+
+    def test_with_it_traffic_is_what_the_gateway_says(self) -> None:
+        report = GatewayReport(tag="tag", in_flight={"r": 2}, pid=1, started_at=0.0)
+
+        found = _one(_listed(), report=report)
+
+        assert (found.in_flight, found.routed) == (2, True)
+
+    def test_a_start_under_way_counts_until_the_engine_lists_it(self) -> None:
+        pending = Replica(id="r", key=KEY, digest="d", state=ReplicaState.STARTING, created_at=0.0, phase="creating")
+
+        alone = snapshot([], {}, [pending], [], None, None).replicas
+        both = snapshot([_listed()], {}, [pending], [], None, None).replicas
+
+        assert [r.phase for r in alone] == ["creating"]
+        assert [r.phase for r in both] == [""]
+
+    def test_a_refused_start_is_a_failed_replica_with_the_reason(self) -> None:
+        pending = Replica(id="r", key=KEY, digest="d", state=ReplicaState.STARTING, created_at=0.0)
+
+        found = refused_start(pending, "no room")
+
+        assert found.state is ReplicaState.FAILED
+        assert found.exit is not None
+        assert found.exit.reason == "no room"
