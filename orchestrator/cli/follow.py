@@ -64,12 +64,14 @@ def _conclude(session: Session, operation: schemas.OperationStatus, took_s: floa
 
 def _what_is_in_force(operation: schemas.OperationStatus) -> str:
     ready = sum(1 for each in operation.versions if each.state == "ready")
-    return f"revision {operation.revision} is in force, {words.count(ready, 'version')} ready"
+    ready_ones = f", {words.count(ready, 'version')} ready" if ready else ""
+    return f"revision {operation.revision} is in force{ready_ones}"
 
 
 def _show_reasons(session: Session, operation: schemas.OperationStatus) -> None:
     for each in operation.versions:
-        if each.state != "ready":
+        # The operation's own error may name it already.
+        if each.state != "ready" and f"{each.model}@{each.version}:" not in operation.error:
             reason = each.reason or each.phase or "no reason known yet"
             session.err.line(
                 (f"  {each.model}@{each.version}  ", "bold"), words.state(each.state),
@@ -98,8 +100,9 @@ def _failure(operation: schemas.OperationStatus, timeout_s: float) -> CliError:
 
 def _next_step(operation: schemas.OperationStatus) -> str:
     broken = next((each for each in operation.versions if each.state != "ready"), None)
-    look = f"`modelfleet logs {broken.model}@{broken.version}` shows what it printed; " if broken else ""
-    return f"{look}`modelfleet rollback` returns to the revision before"
+    look = f"`modelfleet logs {broken.model}@{broken.version}` shows what it printed" if broken else ""
+    back = "`modelfleet rollback` returns to the revision before" if (operation.revision or 0) > 1 else ""
+    return "; ".join(filter(None, (look, back))) or "`modelfleet status` shows where it stands"
 
 
 Show = Callable[["schemas.OperationStatus"], None]
