@@ -59,6 +59,6 @@ class ClusterNetworks:
     def _check(self, name: str, found: dict[str, Any]) -> None:
         if (found.get("Labels") or {}).get(f"{LABEL}.cluster") != self._cluster:
             raise EngineUnavailable(
-                f"network {name}: exists and is not ours (label {LABEL}.cluster={self._cluster} is missing); it is left "
-                f"alone; remove it with `docker network rm {name}` or choose another `cluster:` name"
+                f"network {name}: exists and is not ours (label {LABEL}.cluster={self._cluster} is missing); it is "
+                f"left alone; remove it with `docker network rm {name}` or choose another `cluster:` name"
             )
