@@ -73,10 +73,18 @@ def _environment_of(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A fresh clone. Whoever comes second finds its `.venv` made, as anybody's second run would."""
+    path = tmp_path_factory.mktemp("e2e") / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, path], check=True)
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture
-def stranger(tmp_path: Path, cluster: str, free_port: Callable[[], int]) -> Iterator[Stranger]:
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
+def stranger(clone: Path, tmp_path: Path, cluster: str, free_port: Callable[[], int]) -> Iterator[Stranger]:
+    subprocess.run(["git", "checkout", "--quiet", "configs"], cwd=clone, check=True)
     manifest = clone / "configs/models.yaml"
     manifest.write_text(re.sub(r"^cluster: .*$", f"cluster: {cluster}", manifest.read_text(), flags=re.MULTILINE))
     port = free_port()
@@ -85,7 +93,6 @@ def stranger(tmp_path: Path, cluster: str, free_port: Callable[[], int]) -> Iter
     # When a test failed half-way its cluster still runs.
     if (clone / ".venv/bin/modelfleet").exists():
         subprocess.run(["make", "down"], cwd=clone, env=stranger.environment, capture_output=True, check=False)
-    shutil.rmtree(clone)
 
 
 def _environment(tmp_path: Path, port: int, free_port: Callable[[], int]) -> dict[str, str]:
