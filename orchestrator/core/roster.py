@@ -74,8 +74,8 @@ def note_history(observed: Observed, memory: Memory, now: float) -> History:
 
 def take_rosters(desired: Desired, observed: Observed, memory: Memory, history: History, now: float) -> Rosters:
     """A roster for every version that is desired or has replicas, desired ones first, in order of names."""
-    wanted = sorted(desired.versions().values(), key=lambda v: (v.spec.model, v.spec.version))
-    rosters = {version.key: Roster(version.key, version) for version in wanted}
+    wanted = sorted(desired.versions().items(), key=lambda item: (item[0].model, item[0].version))
+    rosters = {key: Roster(key, version) for key, version in wanted}
     for replica in sorted(observed.replicas, key=lambda r: (r.created_at, r.id)):
         roster = rosters.get(replica.key)
         if roster is None:

@@ -62,7 +62,7 @@ def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
         _dismiss(roster, traffic, decision)
         return decision
     _stop_outdated(roster, decision)
-    _release_old(roster, roster.wanted, decision)
+    _release_old(roster, roster.wanted, traffic, decision)
     _shed_surplus(roster, roster.wanted, traffic, decision)
     _fill_up(roster, roster.wanted, at, decision)
     decision.wakes.extend(startup_deadline(roster, r, at.history) for r in roster.pending)
@@ -122,8 +122,10 @@ def _stop_outdated(roster: Roster, decision: Staffing) -> None:
         _stop(replica, UNREADY_GRACE_S, "outdated before it was ready", decision)
 
 
-def _release_old(roster: Roster, wanted: DesiredVersion, decision: Staffing) -> None:
-    spare = max(0, len(roster.ready) + len(roster.old_ready) - wanted.replicas)
+def _release_old(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, decision: Staffing) -> None:
+    if wanted.replicas == 0 and _is_leaned_on(roster, traffic):
+        return
+    spare = max(0, len(roster.serving) - wanted.replicas)
     _drain(roster.old_ready[:spare], f"replaced by spec {wanted.digest[:8]}", decision)
 
 
@@ -131,10 +133,14 @@ def _shed_surplus(roster: Roster, wanted: DesiredVersion, traffic: Traffic | Non
     if len(roster.ready) + len(roster.pending) <= wanted.replicas:
         return
     cause = f"{wanted.replicas} wanted, {len(roster.ready) + len(roster.pending)} run"
-    if traffic is None or not traffic.leans_on(roster.key.version):
+    if not _is_leaned_on(roster, traffic):
         _drain(roster.ready[wanted.replicas :], cause, decision)
     for replica in roster.pending[max(0, wanted.replicas - len(roster.ready)) :]:
         _stop(replica, UNREADY_GRACE_S, cause, decision)
+
+
+def _is_leaned_on(roster: Roster, traffic: Traffic | None) -> bool:
+    return traffic is not None and traffic.leans_on(roster.key.version)
 
 
 def _fill_up(roster: Roster, wanted: DesiredVersion, at: Situation, decision: Staffing) -> None:

@@ -70,7 +70,7 @@ def decide_traffic(
 
 def _of_model(model: DesiredModel, previous: RoutedModel | None, rosters: Rosters, failures: FailureCount) -> Traffic:
     wanted = {version: weight for version, weight in model.traffic.items() if weight > 0}
-    if previous is None or (previous.weights == wanted and previous.labels == model.labels):
+    if previous is None:
         return Traffic(wanted, dict(model.labels))
     scene = _Scene(model, previous, rosters, failures)
     waits_for = _waits_for(scene, wanted)
@@ -85,7 +85,7 @@ def _waits_for(scene: _Scene, wanted: Mapping[str, int]) -> tuple[str, ...]:
     """The versions whose share grows and that cannot carry it yet; none when the wanted weights take force."""
     before = scene.previous.weights
     growing = tuple(v for v, weight in wanted.items() if weight > before.get(v, 0) and not scene.can_carry(v))
-    serves_then = any(scene.serves(v) for v in wanted)
+    serves_then = any(scene.serves(v) and scene.model.versions[v].replicas > 0 for v in wanted)
     if any(scene.serves(v) for v in before):
         # Where no share grows, those that stay must still be able to serve when the others go.
         return growing if growing or serves_then else tuple(v for v in wanted if not scene.can_carry(v))

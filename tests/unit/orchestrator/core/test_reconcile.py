@@ -542,6 +542,18 @@ class TestRouting:
         assert plan.routes["iris"].weights == {"1": 50, "2": 50}
         assert plan.render() == "+ start iris@1 spec=a: 1 wanted, 0 run"
 
+    @pytest.mark.parametrize("spec", ["a", "b"])
+    def test_a_version_scaled_to_zero_serves_until_the_one_that_stays_does(self, spec):
+        before = desired(version("iris@1"), version("iris@2", 0), traffic={"1": 50, "2": 50})
+        want = desired(version("iris@1", 0, spec=spec), version("iris@2"), traffic={"1": 50, "2": 50})
+
+        waiting = decide(want, self.r1, memory=settled(before, self.r1))
+        moved = decide(want, self.r1, self.r2, memory=waiting.memory)
+
+        assert waiting.render() == "+ start iris@2 spec=a: 1 wanted, 0 run"
+        assert endpoints(waiting) == {"1": ("r1",), "2": ()}
+        assert "~ drain iris@1 r1" in moved.render()
+
     def test_a_changed_spec_keeps_the_weights_and_serves_from_the_old_until_the_new_is_ready(self):
         want = desired(version("iris@1", spec="b"), traffic={"1": 100}, labels={"stable": "1"})
 
