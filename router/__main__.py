@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,12 +30,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as exc:
         print(f"Error: {exc}", file=sys.stderr)  # noqa: T201
         return EXIT_CONFIG
+    _raise_open_files()
     try:
         uvloop.run(_run(config, log))
     except OSError as exc:
         log.error("gateway cannot listen", reason=str(exc))
         return 1
     return 0
+
+
+def _raise_open_files() -> None:
+    """A connection is an open file, and many systems allow 1,024 of them unless asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(config: Config, log: EventLog) -> None:
@@ -65,6 +74,7 @@ def _config(flags: argparse.Namespace) -> Config:
         table_file=flags.table,
         limits=limits,
         log_file=flags.log_file,
+        access_log=flags.access_log,
     )
     check(config, "command line")
     _check_table(Path(flags.table))
@@ -98,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8080, help="public port, 0: any (default: %(default)s)")
     parser.add_argument("--metrics-port", type=int, default=8082, help="private port (default: %(default)s)")
     parser.add_argument("--log-file", default="", metavar="FILE", help="JSON events; default: standard error")
+    parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line a request; default: none")
     limits = parser.add_argument_group("limits")
     for name, default in _LIMITS.items():
         kind = type(default)

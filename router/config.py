@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     table_file: str = ""
     limits: Limits = Limits()
     log_file: str = ""
+    access_log: str = ""  # a file; "": none
+    access_log_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 def read_config(path: Path) -> Config:

@@ -15,11 +15,14 @@ import random
 import signal
 import socket
 import time
+import traceback
 from importlib import metadata
+from typing import Any
 
 import msgspec
 
 from router import metrics
+from router.access import AccessLog
 from router.config import Config
 from router.contract import GatewayReport, Table
 from router.core.balance import Replica
@@ -49,12 +52,17 @@ class Gateway:
         self.admin_connections: set[AdminConnection] = set()
         self.unrouted: dict[int, int] = {}
         self.is_draining = False
+        self.access_log: AccessLog | None = None
+        if config.access_log:
+            self.access_log = AccessLog(config.access_log, config.access_log_share, random.random)
+        loop.set_exception_handler(self._report_fault)
         self._started_at = time.time()
         self._listeners: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._applying = asyncio.Lock()
         # Unique without asking the system's random source for every request.
         self._id_prefix = os.urandom(6).hex()
+        self._trace_prefix = os.urandom(8).hex().encode()
         self._id_count = 0
 
     # for connections
@@ -74,6 +82,11 @@ class Gateway:
     def make_request_id(self) -> str:
         self._id_count += 1
         return f"{self._id_prefix}-{self._id_count:x}"
+
+    def make_traceparent(self) -> bytes:
+        """A new trace, not sampled: whoever wants it recorded sends their own."""
+        self._id_count += 1
+        return b"00-%b%016x-%016x-00" % (self._trace_prefix, self._id_count, self._id_count)
 
     def count_unrouted(self, status: int) -> None:
         self.unrouted[status] = self.unrouted.get(status, 0) + 1
@@ -175,7 +188,15 @@ class Gateway:
             admin.close()
         for replica in self.fleet.replicas.values():
             replica.pool.close()
+        if self.access_log is not None:
+            self.access_log.close()
         self.log.info("gateway drained", took_s=round(time.monotonic() - began, 3), connections_cut=cut)
+
+    def _report_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours. The loop has closed the connection that it happened on; the others go on."""
+        exc = context.get("exception")
+        trace = "".join(traceback.format_exception(exc)) if exc else ""
+        self.log.error("fault", reason=context.get("message", ""), trace=trace)
 
     def _open_pool(self, replica: Replica) -> None:
         replica.pool = Pool(replica, self.config.limits, self.timers)

@@ -39,6 +39,10 @@ class Waiter(Protocol):
     def tried(self) -> Sequence[Replica]:
         """The replicas that failed it before."""
 
+    def wait_on(self, is_promised: bool) -> None:
+        """All replicas of the new table failed it. Another is promised: it may wait as long as any other in the queue.
+        None is: it waits a moment longer for a table that names one."""
+
     def take_slot(self, replica: Replica) -> None:
         """Called once, when a slot was reserved for it. It is out of the queue then."""
 
@@ -129,6 +133,16 @@ class Lane:
         self._retries[waiter] = None
         self._serve_retries()
 
+    def park(self, waiter: Waiter) -> bool:
+        """Keeps a request whose replicas all failed it for one that is still to come; False when there is no room.
+
+        It costs no retry: it goes to a replica that the failure has nothing to do with, or to none.
+        """
+        if self.queued >= self.route.queue_max:
+            return False
+        self._retries[waiter] = None
+        return True
+
     def leave(self, waiter: Waiter) -> None:
         """Takes a waiter out: its client left or its time is up. Nothing happens when it does not wait."""
         for queue in (self._live, self._batch, self._retries):
@@ -173,7 +187,10 @@ class Lane:
         self._budget.share = route.retry_budget
         self._refresh(now)
         for waiter in [waiter for waiter in self._retries if not self._has_untried(waiter.tried)]:
-            self._refuse_not_ready(self._retries, waiter)
+            if replicas or self.is_coming:
+                waiter.wait_on(is_promised=not replicas)
+            else:
+                self._refuse_not_ready(self._retries, waiter)
         if replicas:
             self._serve_waiters(now)
         elif not self.is_coming:

@@ -51,7 +51,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _READ_IN_REQUESTS: Final = frozenset(
     b"host content-length transfer-encoding connection expect upgrade x-request-id x-request-timeout-ms "
-    b"x-model-version x-priority x-forwarded-for x-forwarded-proto".split()
+    b"x-model-version x-priority x-forwarded-for x-forwarded-proto traceparent".split()
 )
 _READ_IN_RESPONSES: Final = frozenset(
     b"content-length transfer-encoding connection upgrade x-request-id x-model-version".split()
@@ -132,18 +132,18 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
     return ResponseHead(status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0))
 
 
-def early_fault(partial: bytes | bytearray, start: int) -> ProtocolError | None:
+def early_fault(partial: bytes, start: int, begin: int = 0) -> ProtocolError | None:
     """What is wrong with a head whose end has not come, as far as it can be told: garbage need not wait for a timeout.
 
-    `start` is how much of `partial` was looked at before.
+    The head begins at `begin`; before `start` it was looked at already.
     """
     newline = partial.find(b"\n", start)
     while newline >= 0:
         if newline == 0 or partial[newline - 1] != 13:
             return malformed("a line of the head ends with a bare LF; lines end with CR LF; correct the client")
         newline = partial.find(b"\n", newline + 1)
-    if not start and not _TOKEN.match(partial):
-        return malformed(f"not an HTTP request: it begins with {_show(bytes(partial[:16]))}; speak HTTP/1.1 here")
+    if start == begin and not _TOKEN.match(partial, begin):
+        return malformed(f"not an HTTP request: it begins with {_show(partial[begin:])}; speak HTTP/1.1 here")
     return None
 
 

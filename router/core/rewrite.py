@@ -33,7 +33,7 @@ def request_prefix(head: RequestHead, path: bytes, peer: bytes, scheme: bytes) -
     return b"\r\n".join(lines)
 
 
-def request_suffix(request_id: bytes, left_ms: int, length: int, method: bytes) -> bytes:
+def request_suffix(request_id: bytes, traceparent: bytes, left_ms: int, length: int, method: bytes) -> bytes:
     """The fields of one request and the end of its head. `length` -1 announces chunks."""
     if length < 0:
         framing = b"transfer-encoding: chunked\r\n"
@@ -41,7 +41,9 @@ def request_suffix(request_id: bytes, left_ms: int, length: int, method: bytes) 
         framing = b"content-length: %d\r\n" % length
     else:
         framing = b""
-    return b"x-request-id: %b\r\nx-request-timeout-ms: %d\r\n%b\r\n" % (request_id, left_ms, framing)
+    return b"x-request-id: %b\r\ntraceparent: %b\r\nx-request-timeout-ms: %d\r\n%b\r\n" % (
+        request_id, traceparent, left_ms, framing,
+    )  # fmt: skip
 
 
 def response_prefix(head: ResponseHead) -> bytes:

@@ -13,15 +13,17 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from router.core import errors, framing, rewrite
+from router.core import errors, rewrite
 from router.core.admission import Lane
 from router.core.errors import ProtocolError, Refusal
+from router.core.head_reader import HeadReader
 from router.core.target import Own, Target
 from router.proto.exchange import Exchange
 from router.proto.flow import Flow
 from router.proto.intake import Intake
 from router.proto.request import Request, prepare
 from router.proto.timers import Alarm
+from router.proto.upstream import REMEMBERED_BYTES
 
 if TYPE_CHECKING:
     from router.server import Gateway
@@ -45,9 +47,9 @@ class ClientConnection(asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_ahead", "_arrived", "_exchange", "_flow", "_gateway", "_intake", "_is_advancing", "_is_head_begun",
-        "_is_stalled", "_keep_alive", "_lane", "_limits", "_peer", "_phase", "_request", "_request_id", "_scanned",
-        "_timers", "_transport", "alarm", "alarm_due", "deadline", "minor",
+        "_ahead", "_arrived", "_exchange", "_flow", "_gateway", "_heads", "_intake", "_is_advancing",
+        "_is_head_begun", "_is_stalled", "_keep_alive", "_lane", "_limits", "_peer", "_phase", "_request",
+        "_request_id", "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "minor",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -60,7 +62,7 @@ class ClientConnection(asyncio.Protocol):
         self._peer = b"unknown"
         self._phase = _HEAD
         self._ahead = b""  # bytes of the next request, or of a head that is not complete
-        self._scanned = 0  # how much of `_ahead` was searched for the end of the head
+        self._heads = HeadReader(self._limits.head_bytes, self._limits.target_bytes)
         self._is_head_begun = False
         self._is_advancing = False
         self._is_stalled = False  # the client does not read its answers
@@ -71,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         # than parsing.
         self._request: Request = cast(Any, None)
         self._request_id = ""
+        self._traceparent = b""
         self._arrived = 0.0
         self._keep_alive = True
         self.minor = 1
@@ -130,7 +133,7 @@ class ClientConnection(asyncio.Protocol):
             self._expire_body(exchange, now)
         elif exchange is not None and self._phase != _LINGER:
             exchange.expire(now)
-        elif self._phase == _HEAD and self._ahead:
+        elif self._phase == _HEAD and self._ahead.strip():
             self._fail(errors.head_timeout(self._limits.header_timeout_s))
         else:
             self._transport.abort()
@@ -175,14 +178,17 @@ class ClientConnection(asyncio.Protocol):
         self._await_body()
 
     def answered(self) -> None:
+        self._log_exchange()
         self._exchange = None
         self._request_done()
 
     def refused(self, refusal: Refusal) -> None:
+        self._log_exchange()
         self._exchange = None
         self._refuse(refusal)
 
     def cut(self, visibly: bool) -> None:
+        self._log_exchange()
         self._exchange = None
         self._phase = _LINGER
         if visibly and not self.minor:
@@ -201,19 +207,15 @@ class ClientConnection(asyncio.Protocol):
         self._is_advancing = True
         while data and self._phase == _HEAD and not self._is_stalled:
             self._ahead = b""
-            if not self._scanned and data.startswith(b"\r\n"):
-                # RFC 9112 section 2.2: one empty line before a request is ignored
-                data = data[2:]
-                if data.startswith(b"\r"):
-                    self._fail(errors.bad_request("empty lines instead of a request; send an HTTP/1.1 request"))
-                if not data or self._phase != _HEAD:
-                    break
-            end = data.find(b"\r\n\r\n", max(0, self._scanned - 3))
-            if end < 0 or end + 2 > self._limits.head_bytes:
+            try:
+                found = self._heads.cut(data)
+            except ProtocolError as error:
+                self._fail(error.refusal)
+                break
+            if found is None:
                 self._keep_partial(data)
                 break
-            self._scanned = 0
-            self._read_head(data[: end + 2], data[end + 4 :])
+            self._read_head(*found)
             data = self._ahead
         self._is_advancing = False
 
@@ -223,20 +225,10 @@ class ClientConnection(asyncio.Protocol):
             self._flow.pause_reading()
 
     def _keep_partial(self, data: bytes) -> None:
-        limits = self._limits
-        line_bytes = limits.target_bytes + framing.METHOD_BYTES + len(b"  HTTP/1.1")
-        if len(data) > line_bytes and data.find(b"\r\n", 0, line_bytes + 2) < 0:
-            self._fail(errors.too_large(414, "the request target is too long", limits.target_bytes))
-        elif len(data) > limits.head_bytes:
-            self._fail(errors.too_large(431, "the request's head is too long", limits.head_bytes))
-        elif data != b"\r" and (fault := framing.early_fault(data, self._scanned)):
-            self._fail(fault.refusal)
-        elif data:
-            self._ahead = data
-            self._scanned = len(data) if data != b"\r" else 0
-            if not self._is_head_begun:
-                self._is_head_begun = True
-                self.set_deadline(time.monotonic() + limits.header_timeout_s)
+        self._ahead = data
+        if not self._is_head_begun:
+            self._is_head_begun = True
+            self.set_deadline(time.monotonic() + self._limits.header_timeout_s)
 
     def _read_head(self, raw: bytes, rest: bytes) -> None:
         self._arrived = time.monotonic()
@@ -252,6 +244,7 @@ class ClientConnection(asyncio.Protocol):
         self.minor = request.minor
         self._keep_alive = request.keep_alive
         self._request_id = request.request_id or self._gateway.make_request_id()
+        self._traceparent = request.traceparent or self._gateway.make_traceparent()
         length = request.content_length
         if 0 <= length <= len(rest):
             self._ahead = rest[length:]
@@ -338,12 +331,14 @@ class ClientConnection(asyncio.Protocol):
             self._fail_body(errors.body_timeout(self._limits.body_timeout_s))
 
     def _fail_body(self, refusal: Refusal) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is None:
             self._fail(refusal)
             return
         was_answering = exchange.is_answering
         exchange.cancel(refusal.status)
+        self._log_exchange()
+        self._exchange = None
         if was_answering:
             self._transport.abort()
         else:
@@ -360,7 +355,7 @@ class ClientConnection(asyncio.Protocol):
         lane = self._lane or self._resolve()
         if lane is not None:
             exchange = self._exchange = Exchange(
-                self, self._gateway.fleet, lane, self._request, self._request_id, self._arrived
+                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived
             )
             exchange.start(body, time.monotonic())
 
@@ -370,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
         if lane is None:
             return None
         exchange = self._exchange = Exchange(
-            self, self._gateway.fleet, lane, self._request, self._request_id, self._arrived
+            self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived
         )
         exchange.start_streaming(self._intake.length, time.monotonic())
         return self._exchange
@@ -387,14 +382,16 @@ class ClientConnection(asyncio.Protocol):
                 return found
             # Who asks for readiness wants to know now, not when it has come.
             found = errors.not_ready(found.model, found.version, found.route.state)
-        self._gateway.count_unrouted(found.status)
+        self._count_unrouted(found)
         self._refuse(found)
         return None
 
     def _cancel(self) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange = self._exchange
         if exchange is not None:
             exchange.cancel()
+            self._log_exchange()
+            self._exchange = None
 
     # answering
 
@@ -417,7 +414,7 @@ class ClientConnection(asyncio.Protocol):
         """Answers a request that cannot be read, and ends the connection: nobody knows where the next one begins."""
         if self._phase == _HEAD:
             self._request_id = self._gateway.make_request_id()
-        self._gateway.count_unrouted(refusal.status)
+        self._count_unrouted(refusal)
         self._end_with(refusal)
 
     def _end_with(self, refusal: Refusal) -> None:
@@ -430,8 +427,30 @@ class ClientConnection(asyncio.Protocol):
         is_head = self._phase != _HEAD and self._request.method == b"HEAD"
         self._transport.write(rewrite.refusal_response(refusal, self._request_id, is_head=is_head, connection=line))
 
+    def _count_unrouted(self, refusal: Refusal) -> None:
+        """Counts and logs a refusal that belongs to no version."""
+        self._gateway.count_unrouted(refusal.status)
+        self._log({"status": refusal.status, "code": refusal.code})
+
+    def _log_exchange(self) -> None:
+        if self._gateway.access_log is not None and self._exchange is not None:
+            self._log(self._exchange.describe())
+
+    def _log(self, entry: dict[str, object]) -> None:
+        log = self._gateway.access_log
+        if log is None or not log.wants(cast(int, entry["status"])):
+            return
+        entry = {"request_id": self._request_id, "client": self._peer.decode(), **entry}
+        if self._phase != _HEAD:
+            request = self._request
+            entry |= {"method": request.method.decode(), "path": request.path.decode()}
+            entry["trace_id"] = self._traceparent.split(b"-")[1].decode()
+        log.write(entry)
+
     def _request_done(self) -> None:
         """The answer is written: on to the next request, or close."""
+        if len(self._request.raw) > REMEMBERED_BYTES:
+            self._request = cast(Any, None)
         if self._phase == _BODY:  # answered before its body was read
             self._linger()
         elif self._keep_alive:

@@ -23,6 +23,8 @@ from router.core.table import Fleet
 from router.proto.request import Request
 from router.proto.upstream import ReplicaConnection
 
+# A table without a dead replica comes within a third of a second of its end: three times that is waited for it.
+REPLACEMENT_S: Final = 1.0
 # nginx's code for a client that left before its answer; it is counted, never sent.
 CLIENT_LEFT: Final = 499
 
@@ -68,13 +70,21 @@ class Exchange:
     """
 
     __slots__ = (
-        "_arrived", "_attempts", "_backlog", "_client", "_connection", "_fleet", "_is_whole", "_lane", "_method",
-        "_phase", "_prefix", "_queued_at", "_replica", "_request_id", "_sent_at", "_slot_at", "_upload_length",
-        "_writes_chunks", "deadline", "is_batch", "is_head", "is_sent", "queue_deadline", "status", "tried",
+        "_arrived", "_attempts", "_backlog", "_client", "_connection", "_failure", "_fleet", "_is_whole", "_lane",
+        "_method", "_phase", "_prefix", "_queued_at", "_replica", "_request_id", "_sent_at", "_slot_at",
+        "_traceparent", "_upload_length", "_writes_chunks", "answer_bytes", "body_bytes", "deadline", "is_batch",
+        "is_head", "is_sent", "queue_deadline", "status", "tried",
     )  # fmt: skip
 
     def __init__(
-        self, client: Client, fleet: Fleet, lane: Lane, request: Request, request_id: str, arrived: float
+        self,
+        client: Client,
+        fleet: Fleet,
+        lane: Lane,
+        request: Request,
+        request_id: str,
+        traceparent: bytes,
+        arrived: float,
     ) -> None:
         self._client = client
         self._fleet = fleet
@@ -82,12 +92,14 @@ class Exchange:
         self._method = request.method
         self._prefix = request.prefix
         self._request_id = request_id.encode()
+        self._traceparent = traceparent
         self._arrived = arrived
         self.deadline = arrived + (request.timeout_s or lane.route.request_timeout_ms / 1000)
         self.queue_deadline = self.deadline
         self.is_batch = request.is_batch
         self.is_head = request.method == b"HEAD"
         self.tried: tuple[Replica, ...] = ()
+        self._failure = ""  # what the last replica failed with
         self.status = 0
         self._phase = _QUEUED
         self._attempts = 0
@@ -101,6 +113,8 @@ class Exchange:
         self._is_whole = True
         self.is_sent = True
         self._writes_chunks = False
+        self.body_bytes = 0
+        self.answer_bytes = 0
 
     @property
     def is_over(self) -> bool:
@@ -119,12 +133,29 @@ class Exchange:
         """How much of a streamed body waits for a connection."""
         return 0 if self._is_whole else len(self._backlog)
 
+    def describe(self) -> dict[str, object]:
+        """For the access log, once it is over."""
+        now = time.monotonic()
+        slot_at, sent_at = self._slot_at or now, self._sent_at or now
+        return {
+            "model": self._lane.model,
+            "version": self._lane.version,
+            "replica": self._replica.id if self._attempts else "",
+            "status": self.status,
+            "body_bytes": self.body_bytes,
+            "answer_bytes": self.answer_bytes,
+            "queue_ms": round((slot_at - self._queued_at) * 1000, 3),
+            "model_ms": round((now - sent_at) * 1000, 3),
+            "total_ms": round((now - self._arrived) * 1000, 3),
+            "retries": max(0, self._attempts - 1),
+        }
+
     # called by the client
 
     def start(self, body: bytes, now: float) -> None:
         """Admits a request whose body is here as a whole."""
         self._backlog = body
-        self._upload_length = len(body)
+        self._upload_length = self.body_bytes = len(body)
         self._admit(now)
 
     def start_streaming(self, length: int, now: float) -> None:
@@ -137,6 +168,7 @@ class Exchange:
 
     def send_body(self, data: bytes) -> None:
         if data and self._phase != _DONE:
+            self.body_bytes += len(data)
             self._upload(rewrite.chunk(data) if self._upload_length < 0 else data)
 
     def end_body(self) -> None:
@@ -189,6 +221,12 @@ class Exchange:
         self._client.set_deadline(self.deadline)
         replica.pool.connect(self)
 
+    def wait_on(self, is_promised: bool) -> None:
+        wait_s = self._lane.route.queue_timeout_ms / 1000 if is_promised else REPLACEMENT_S
+        latest = self.deadline if is_promised else self.queue_deadline
+        self.queue_deadline = min(latest, time.monotonic() + wait_s)
+        self._client.set_deadline(self.queue_deadline)
+
     def refuse(self, refusal: Refusal) -> None:
         self._phase = _DONE
         self._answer_refusal(refusal, time.monotonic())
@@ -232,6 +270,7 @@ class Exchange:
         )
         if complete:
             self._connection = None  # it is in the pool: the client's back-pressure must not reach it
+            self.answer_bytes = len(body)
             self._client.write(prefix + suffix + body)
             self._finish(now)
             return
@@ -240,6 +279,7 @@ class Exchange:
 
     def on_body(self, data: bytes) -> None:
         if data:
+            self.answer_bytes += len(data)
             self._client.write(rewrite.chunk(data) if self._writes_chunks else data)
 
     def on_end(self) -> None:
@@ -282,7 +322,7 @@ class Exchange:
         self._connection = connection
         self._sent_at = now
         left_ms = max(1, int((self.deadline - now) * 1000))
-        suffix = rewrite.request_suffix(self._request_id, left_ms, self._upload_length, self._method)
+        suffix = rewrite.request_suffix(self._request_id, self._traceparent, left_ms, self._upload_length, self._method)
         connection.start(self, self._prefix + suffix + self._backlog)
         if self._is_whole:
             self._client.set_deadline(self.deadline)
@@ -317,7 +357,10 @@ class Exchange:
         """No answer from this replica: another one, or 502."""
         lane, now = self._lane, time.monotonic()
         lane.saw_failure(self._replica, kind, now)
+        self._failure = reason
         if self._retry("connect" if kind == "connect" else "reset", was_sent=was_sent, now=now):
+            return
+        if kind == "connect" and self._park(now):
             return
         self._phase = _DONE
         self._release()
@@ -358,10 +401,33 @@ class Exchange:
         if replica.retired:
             self._fleet.settle(replica)
 
+    def _park(self, now: float) -> bool:
+        """Waits a moment when no replica could be reached, for the control plane replaces a dead one soon.
+
+        Nothing was sent, so that this is safe for every version.
+        """
+        lane = self._lane
+        tried = (*self.tried, self._replica)
+        if any(replica not in tried for replica in lane.replicas):
+            return False
+        self._release()
+        if not lane.park(self):
+            self._phase = _DONE
+            self._answer_refusal(errors.overloaded(lane.model, lane.version, lane.route.queue_max), now)
+            return True
+        self._phase = _QUEUED
+        self._connection = None
+        self.tried = tried
+        self.queue_deadline = min(self.deadline, now + REPLACEMENT_S)
+        self._client.set_deadline(self.queue_deadline)
+        return True
+
     def _expiry(self, phase: int, is_sent: bool, now: float) -> Refusal:
         lane = self._lane
         if not is_sent and phase != _QUEUED:
             return errors.body_deadline()
+        if phase == _QUEUED and self._failure and now < self.deadline:
+            return errors.replica_failed(lane.model, lane.version, self._failure)
         if phase == _QUEUED:
             lane.stats.shed_one("queue_timeout")
             return errors.queue_timeout(lane.model, lane.version, now - self._queued_at)
@@ -376,4 +442,5 @@ class Exchange:
         self._client.refused(refusal)
 
     def _count(self, status: int, now: float) -> None:
+        self.status = status
         self._lane.stats.answered(status, now - self._arrived)

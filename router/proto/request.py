@@ -15,6 +15,8 @@ from router.core.framing import RequestHead
 from router.core.target import Own, Target, read_target
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@\-]{1,128}")
+# W3C Trace Context, section 3.2: later versions may append fields; ff and ids of zeros are invalid.
+_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-[\x21-\x7e]{1,200})?")
 # Up to 11 days: longer than any deadline that means something, and far from any overflow.
 _TIMEOUT: Final = re.compile(rb"[0-9]{1,9}")
 
@@ -30,7 +32,9 @@ class Request(NamedTuple):
     content_length: int  # -1: chunked
     keep_alive: bool
     expects_continue: bool
+    path: bytes  # as the client asked
     request_id: str  # "": the gateway makes one
+    traceparent: bytes  # "": the gateway makes one
     timeout_s: float  # 0: the version's
     pin: str
     is_batch: bool
@@ -56,6 +60,8 @@ def prepare(raw: bytes, limits: Limits, peer: bytes) -> Request:
         keep_alive=head.keep_alive,
         expects_continue=head.expects_continue,
         request_id=request_id.decode() if _SANE_ID.fullmatch(request_id) else "",
+        path=head.path,
+        traceparent=_traceparent(read.get(b"traceparent", b"")),
         timeout_s=_timeout_s(read.get(b"x-request-timeout-ms")),
         pin=read.get(b"x-model-version", b"").decode("latin-1"),
         is_batch=read.get(b"x-priority", b"").lower() == b"batch",
@@ -77,6 +83,13 @@ def _read_target(head: RequestHead) -> Target | Own | Refusal:
         return read_target(head.path)
     except ProtocolError as error:
         return error.refusal
+
+
+def _traceparent(value: bytes) -> bytes:
+    match = _TRACEPARENT.fullmatch(value)
+    if match is None or match.group(1) == b"ff" or not int(match.group(2), 16) or not int(match.group(3), 16):
+        return b""
+    return value
 
 
 def _timeout_s(value: bytes | None) -> float:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from router.proto.pool import Pool
 
 MAX_INTERIM: Final = 16
+# Heads above this are parsed anew: remembering them on thousands of connections costs more than it saves.
+REMEMBERED_BYTES: Final = 4096
 # A replica that works on for a client who left, or past a deadline, holds its slot for so long at most.
 ABANDONED_S: Final = 30.0
 
@@ -208,8 +210,11 @@ class ReplicaConnection(asyncio.Protocol):
             head = framing.parse_response(raw, is_head=True)
             return head, rewrite.response_prefix(head)
         if raw != self._memo_raw:
-            self._memo_head = framing.parse_response(raw, is_head=False)
-            self._memo_prefix = rewrite.response_prefix(self._memo_head)
+            head = framing.parse_response(raw, is_head=False)
+            if len(raw) > REMEMBERED_BYTES:
+                return head, rewrite.response_prefix(head)
+            self._memo_head = head
+            self._memo_prefix = rewrite.response_prefix(head)
             self._memo_raw = raw
         return self._memo_head, self._memo_prefix
 

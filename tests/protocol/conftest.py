@@ -28,8 +28,14 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     started: list[GatewayUnderTest] = []
     log = EventLog(str(tmp_path / "gateway.log"))
 
-    async def start(**limits: float) -> GatewayUnderTest:
-        config = Config(port=0, metrics_port=0, table_file="unused", limits=Limits(**limits))  # type: ignore[arg-type]
+    async def start(access_log: str = "", **limits: float) -> GatewayUnderTest:
+        config = Config(
+            port=0,
+            metrics_port=0,
+            table_file="unused",
+            access_log=access_log,
+            limits=Limits(**limits),  # type: ignore[arg-type]
+        )
         gateway = Gateway(config, log)
         await gateway.listen()
         started.append(GatewayUnderTest(gateway))

@@ -26,6 +26,11 @@ class Waiting:
         self.replica: Replica | None = None
         self.refusal: Refusal | None = None
 
+        self.promised: bool | None = None
+
+    def wait_on(self, is_promised: bool) -> None:
+        self.promised = is_promised
+
     def take_slot(self, replica: Replica) -> None:
         assert self.replica is None
         self.replica = replica
@@ -167,7 +172,7 @@ class TestRetry:
 
         assert not alone.may_retry(alone.replicas)
 
-    def test_is_refused_when_the_other_replica_leaves_the_table(self) -> None:
+    def test_waits_a_moment_longer_when_the_other_replica_leaves_the_table(self) -> None:
         busy = lane(2)
         one, two = busy.reserve(0.0), busy.reserve(0.0)
         assert one is not None
@@ -177,7 +182,12 @@ class TestRetry:
         busy.retry(retry, 0.0)
 
         busy.update(VersionRoute(concurrency=1), (one,), 0.0)
+        assert retry.promised is False
 
+        busy.update(VersionRoute(state="starting"), (), 0.0)
+        assert retry.promised is True
+
+        busy.update(VersionRoute(state="failed"), (), 0.0)
         assert retry.refusal is not None
 
 

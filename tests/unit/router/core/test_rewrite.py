@@ -27,10 +27,10 @@ class TestRequest:
         assert b"https" not in prefix(b"X-Forwarded-Proto: https")
 
     def test_has_one_framing(self) -> None:
-        assert b"content-length: 5\r\n\r\n" in rewrite.request_suffix(b"id", 10, 5, b"POST")
-        assert b"content-length: 0\r\n\r\n" in rewrite.request_suffix(b"id", 10, 0, b"POST")
-        assert rewrite.request_suffix(b"id", 10, -1, b"POST").endswith(b"transfer-encoding: chunked\r\n\r\n")
-        assert b"content-length" not in rewrite.request_suffix(b"id", 10, 0, b"GET")
+        assert b"content-length: 5\r\n\r\n" in rewrite.request_suffix(b"id", b"trace", 10, 5, b"POST")
+        assert b"content-length: 0\r\n\r\n" in rewrite.request_suffix(b"id", b"trace", 10, 0, b"POST")
+        assert rewrite.request_suffix(b"id", b"t", 10, -1, b"POST").endswith(b"transfer-encoding: chunked\r\n\r\n")
+        assert b"content-length" not in rewrite.request_suffix(b"id", b"trace", 10, 0, b"GET")
 
 
 class TestResponse:

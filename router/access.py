@@ -1,0 +1,54 @@
+"""The access log: one JSON line for each request, if it is asked for.
+
+Off by default; a share of the requests or all of them. Answers of 500 and above are always written. Never a body, a
+query or a header's value: those may hold secrets. Lines are gathered for a moment, so that a request waits for no disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import Callable
+from typing import Final
+
+FLUSH_S: Final = 1.0
+# A burst is written in between.
+FLUSH_LINES: Final = 1_000
+
+
+class AccessLog:
+    """`chance` gives a random number from 0 to 1 for each request."""
+
+    def __init__(self, path: str, share: float, chance: Callable[[], float]) -> None:
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._share = share
+        self._chance = chance
+        self._lines: list[str] = []
+        self._flush: asyncio.TimerHandle | None = None
+
+    def wants(self, status: int) -> bool:
+        return status >= 500 or self._share >= 1.0 or self._chance() < self._share
+
+    def write(self, entry: dict[str, object]) -> None:
+        ts = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._lines.append(json.dumps({"ts": ts, **entry}, ensure_ascii=False))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+        elif self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        lines, self._lines = self._lines, []
+        try:
+            self._file.write("".join(line + "\n" for line in lines))
+            self._file.flush()
+        except OSError:
+            return  # a full disk loses lines, never requests
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
