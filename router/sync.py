@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from router.contract import Table, TableError, decode_in_steps
+from router.contract import TableError
 from router.core import framing
 from router.core.chunked import ChunkDecoder, LengthDecoder
 from router.core.errors import ProtocolError, malformed
@@ -58,7 +58,7 @@ async def follow_file(gateway: Gateway) -> None:
             stamp = _stamp(path)
             if stamp != seen:
                 seen = stamp
-                await gateway.apply(await _decode(_read(path)))
+                await gateway.load(await asyncio.to_thread(path.read_bytes))
             said = ""
         except (OSError, TableError) as exc:
             if str(exc) != said:
@@ -71,13 +71,11 @@ async def load_cache(gateway: Gateway) -> None:
     """Applies the table kept on disk, if there is a good one: a start without a control plane."""
     path = Path(gateway.config.table_cache)
     try:
-        table = await _decode(_read(path))
+        await gateway.load(await asyncio.to_thread(path.read_bytes))
     except FileNotFoundError:
         return
     except (OSError, TableError) as exc:
         gateway.log.warning("kept table refused", file=str(path), reason=str(exc))
-        return
-    await gateway.apply(table)
 
 
 def backoff_s(failures: int, chance: float) -> float:
@@ -97,24 +95,9 @@ async def _poll_once(gateway: Gateway) -> None:
         return
     if status != 200:
         raise SourceError(f"control plane answered {status}")
-    table = await _decode(body)
-    if table.tag == gateway.fleet.tag:
-        return
-    await gateway.apply(table)
+    await gateway.load(body)
     if config.table_cache:
         await asyncio.get_running_loop().run_in_executor(None, _keep, Path(config.table_cache), body)
-
-
-async def _decode(raw: bytes) -> Table:
-    """Checks a table in steps, so that requests go on meanwhile. Raises `TableError`."""
-    steps = decode_in_steps(raw)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            table: Table = stop.value
-            return table
-        await asyncio.sleep(0)
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ the callbacks that `proto` passes in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Final
 
 from router import contract
@@ -76,7 +76,7 @@ class Fleet:
             return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
         return model.resolve(target.version or ("" if target.label else pin), target.label)
 
-    def apply(self, table: contract.Table, clock: Callable[[], float]) -> Iterator[None]:
+    def apply(self, table: contract.Table, clock: Callable[[], float]) -> Generator[None, None, None]:
         """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""
         for done, (name, route) in enumerate(table.models.items(), 1):
             current = self.models.get(name)
