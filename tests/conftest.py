@@ -15,9 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docker
+import hypothesis
 import pytest
 
 TESTS = Path(__file__).parent
+# The machine is shared and slow at times: how long one example takes says nothing of the code.
+hypothesis.settings.register_profile("modelfleet", deadline=None)
+hypothesis.settings.load_profile("modelfleet")
 LOOPBACK = ["127.0.0.0/8", "::1"]
 
 

@@ -38,6 +38,9 @@ class Artifact:
     size_bytes: int
 
 
+SCRATCH = ".fetch-"
+
+
 class ArtifactStore:
     """All artifacts below `root`. Safe for several threads and processes."""
 
@@ -79,6 +82,11 @@ class ArtifactStore:
         if not digest or not path.is_dir():
             return None
         return Artifact(digest, path, sum(file.size_bytes for file in tree_files(path)))
+
+    def remove_scratch(self) -> None:
+        """Removes what fetches left that were killed. Only for the one owner of the store, before its first fetch."""
+        for path in self.root.glob(f"{SCRATCH}*"):
+            _remove_tree(path)
 
     def remove_unreferenced(self, keep: set[str]) -> None:
         """Removes what is not in `keep`. The caller knows what runs and what history can roll back to."""
@@ -146,7 +154,7 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".fetch-", dir=self.root))
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=self.root))
         try:
             yield scratch
         finally:

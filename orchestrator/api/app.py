@@ -34,6 +34,8 @@ from orchestrator.manifest import ManifestError
 log = structlog.get_logger("modelfleet")
 
 MAX_WAIT_S = 30.0
+# How often a follower of logs looks whether the control plane ends.
+FOLLOW_CHECK_S = 0.5
 MAX_BODY_BYTES = 2 * 1024 * 1024
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -168,7 +170,7 @@ async def events(
         seen = control.journal.changed.count
         found = control.store.events(after=after, limit=limit, model=model, version=version)
         left = deadline - time.monotonic()
-        if found or after is None or left <= 0:
+        if found or after is None or left <= 0 or control.stopped.is_set():
             return [views.event_view(e) for e in found]
         await control.journal.changed.wait(seen, left)
 
@@ -230,6 +232,8 @@ async def operation(control: Control, operation: str, wait_s: Wait = 0) -> schem
     seen = control.operations.changed.count
     current = first
     while current == first and current.ended_at is None and (left := deadline - time.monotonic()) > 0:
+        if control.stopped.is_set():
+            break
         await control.operations.changed.wait(seen, left)
         seen = control.operations.changed.count
         current = _operation(control, operation)
@@ -301,7 +305,12 @@ async def _follow(control: ControlPlane, keys: dict[str, VersionKey], tail: int)
     ended = 0
     try:
         while ended < len(keys):
-            line = await queue.get()
+            try:
+                line = await asyncio.wait_for(queue.get(), FOLLOW_CHECK_S)
+            except TimeoutError:
+                if control.stopped.is_set():
+                    return
+                continue
             if line is None:
                 ended += 1
             else:
@@ -315,7 +324,7 @@ def _pump(
     loop: asyncio.AbstractEventLoop, left: threading.Event,
 ) -> None:  # fmt: skip
     try:
-        for line in control.engine.logs(id_, tail=tail, follow=True):
+        for line in control.engine.logs(id_, tail=tail, follow=True, stopped=left):
             if left.is_set():
                 return
             asyncio.run_coroutine_threadsafe(queue.put(line), loop).result(timeout=30)

@@ -24,29 +24,33 @@ RANK: dict[str, int] = {"ready": 0, "stopping": 1, "updating": 2, "starting": 3,
 async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
     revision = control.store.current_revision()
     models = model_statuses(control, revision)
+    gateway = await gateway_status(control)
     latest = control.store.latest_operation()
     return schemas.ClusterStatus(
         cluster=control.cluster,
         engine=control.engine.name,
         revision=revision.revision if revision else 0,
-        state=_cluster_state(control, models),
+        state=_cluster_state(control, models, gateway),
         version=VERSION,
         pid=os.getpid(),
         started_at=control.started_at,
         state_dir=str(control.state.root),
         engine_error=control.loop.engine_error,
-        gateway=await gateway_status(control),
+        gateway=gateway,
         models=models,
         operation=operation_status(control, latest) if latest else None,
     )
 
 
-def _cluster_state(control: ControlPlane, models: list[schemas.ModelStatus]) -> schemas.ClusterState:
+def _cluster_state(
+    control: ControlPlane, models: list[schemas.ModelStatus], gateway: schemas.GatewayStatus
+) -> schemas.ClusterState:
     if control.loop.engine_error or control.keeper.error or any(m.state == "failed" for m in models):
         return "degraded"
     if not models:
         return "empty"
-    return "converged" if all(m.state == "ready" for m in models) else "converging"
+    is_ready = gateway.table_current and all(m.state == "ready" for m in models)
+    return "converged" if is_ready else "converging"
 
 
 async def gateway_status(control: ControlPlane) -> schemas.GatewayStatus:

@@ -54,12 +54,16 @@ class StopReplica:
 
 @dataclass(frozen=True, slots=True)
 class RemoveReplica:
-    """Remove what is left of a replica that ended; `cause` is how it ended and goes into an event."""
+    """Remove what is left of a replica that ended; `cause` is how it ended and goes into an event.
+
+    `is_loss`: it was wanted, so that its end is a failure and not just the end that it was on the way to.
+    """
 
     replica_id: str
     key: VersionKey
     cause: str
     log_tail: tuple[str, ...] = ()
+    is_loss: bool = True
 
     def render(self) -> str:
         return f"- remove {self.key} {self.replica_id}: {self.cause}"

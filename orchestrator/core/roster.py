@@ -39,6 +39,10 @@ class Roster:
     failed: list[Replica] = field(default_factory=list)
     timed_out: list[Replica] = field(default_factory=list)
 
+    def wants(self, replica: Replica) -> bool:
+        """Whether a replica of this one's spec should run."""
+        return self.wanted is not None and replica.digest == self.wanted.digest
+
     @property
     def serving(self) -> list[Replica]:
         """The ready ones of any spec: they take requests until they drain."""
@@ -85,7 +89,7 @@ def take_rosters(desired: Desired, observed: Observed, memory: Memory, history: 
 
 
 def _place(roster: Roster, replica: Replica, memory: Memory, history: History, now: float) -> None:
-    is_wanted = roster.wanted is not None and replica.digest == roster.wanted.digest
+    is_wanted = roster.wants(replica)
     if replica.state is ReplicaState.FAILED or replica.exit is not None:
         roster.failed.append(replica)
     elif replica.state is ReplicaState.DRAINING or replica.id in memory.draining:

@@ -56,7 +56,7 @@ class Situation:
 def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
     """Decides for one version; `traffic` is its model's, None for a model that nobody desires."""
     decision = Staffing()
-    _remove_failed(roster, decision)
+    _remove_failed(roster, at.memory, decision)
     _finish_drains(roster, at, decision)
     if roster.wanted is None:
         _dismiss(roster, traffic, decision)
@@ -85,10 +85,11 @@ def drain_ends(replica: Replica, roster: Roster, memory: Memory, now: float) -> 
     return memory.draining.get(replica.id, now) + drain_timeout_s(roster, memory)
 
 
-def _remove_failed(roster: Roster, decision: Staffing) -> None:
+def _remove_failed(roster: Roster, memory: Memory, decision: Staffing) -> None:
     for replica in roster.failed:
         tail = replica.exit.log_tail if replica.exit else ()
-        decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail))
+        is_loss = roster.wants(replica) and replica.id not in memory.draining
+        decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail, is_loss))
 
 
 def _finish_drains(roster: Roster, at: Situation, decision: Staffing) -> None:

@@ -137,7 +137,13 @@ class ControlPlane:
         await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.teardown)
         self.stopped.set()
 
+    def release_waiters(self) -> None:
+        """Answers every long poll of the admin API, so that its server can end."""
+        for signal in (self.journal.changed, self.operations.changed, self.board.changed):
+            signal.close()
+
     async def close(self) -> None:
+        self.release_waiters()
         await self._dismantle()
         await self._client.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -126,13 +126,14 @@ class Executor:
         self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
 
     async def _remove(self, action: RemoveReplica) -> None:
-        tail = "".join(f"\n    {line}" for line in action.log_tail[-10:])
-        message = f"{action.cause}{tail}"
         if self.refused.pop(action.replica_id, None) is None:
             await self._call(partial(self._engine.stop, action.replica_id, 0.0))
-        self._journal.record(
-            "replica_failed", message, level="error", key=action.key, replica=action.replica_id
-        )  # fmt: skip
+        if not action.is_loss:
+            self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
+            return
+        tail = "".join(f"\n    {line}" for line in action.log_tail[-10:])
+        message = f"{action.cause}{tail}"
+        self._journal.record("replica_failed", message, level="error", key=action.key, replica=action.replica_id)
 
     def _values(self, spec: ReplicaSpec) -> dict[str, str]:
         return {name: self._secret(digest) for name, digest in spec.secrets}

@@ -20,6 +20,7 @@ class Signal:
 
     def __init__(self) -> None:
         self.count = 0
+        self._is_closed = False
         self._event = asyncio.Event()
 
     def notify(self) -> None:
@@ -27,9 +28,14 @@ class Signal:
         self._event.set()
         self._event = asyncio.Event()
 
+    def close(self) -> None:
+        """Nothing changes any more: nobody waits from now on."""
+        self._is_closed = True
+        self.notify()
+
     async def wait(self, seen: int, timeout_s: float) -> None:
         """Returns when `count` differs from `seen`, or after `timeout_s`."""
-        if self.count != seen or timeout_s <= 0:
+        if self.count != seen or timeout_s <= 0 or self._is_closed:
             return
         try:
             await asyncio.wait_for(self._event.wait(), timeout_s)

@@ -47,6 +47,7 @@ class Preparer:
         self._engine = engine
         self._cluster = cluster
         self._artifacts = ArtifactStore(state.artifacts)
+        self._artifacts.remove_scratch()
 
     def load(self, text: str, file: str, base_dir: Path) -> Manifest:
         """Reads and checks the manifest against its rules, this cluster and the world. Raises `ManifestError`."""
