@@ -30,7 +30,7 @@ PROXY_CORE, LOAD_CORE = "0", "1"
 
 BACKEND_CONF = """worker_processes 1; daemon off; pid {dir}/backend.pid; error_log {dir}/backend.err;
 events {{ worker_connections 20000; }}
-http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
+http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_buffer_size 4m;
   client_body_temp_path {dir}/b1; proxy_temp_path {dir}/b2; fastcgi_temp_path {dir}/b3; uwsgi_temp_path {dir}/b4;
   scgi_temp_path {dir}/b5;
   server {{ listen 127.0.0.1:{backend} backlog=4096;
@@ -38,7 +38,7 @@ http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
 """
 NGINX_CONF = """worker_processes 1; daemon off; pid {dir}/proxy.pid; error_log {dir}/proxy.err;
 events {{ worker_connections 20000; }}
-http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0;
+http {{ access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_buffer_size 4m;
   client_body_temp_path {dir}/p1; proxy_temp_path {dir}/p2; fastcgi_temp_path {dir}/p3; uwsgi_temp_path {dir}/p4;
   scgi_temp_path {dir}/p5;
   upstream b {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}

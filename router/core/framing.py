@@ -21,6 +21,8 @@ from router.core.errors import ProtocolError, malformed
 RESPONSE_HEAD_BYTES: Final = 65_536
 RESPONSE_FIELDS: Final = 256
 METHOD_BYTES: Final = 32
+# Servers differ on what an unknown method means, some even on where it ends; nobody predicts with PROPFIND.
+METHODS: Final = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"))
 # 18 digits stay below 2^63, so that no reader of ours or behind us can overflow.
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
@@ -91,8 +93,10 @@ def parse_request(raw: bytes, max_fields: int) -> RequestHead:
     if match is None:
         raise _diagnose_request(raw)
     method, authority, target, minor, block = match.groups()
-    if method in (b"CONNECT", b"TRACE"):
-        raise malformed(f"method {_show(method)}: it is not served; use GET or POST", 405, "NOT_SUPPORTED")
+    if method not in METHODS:
+        status = 405 if method in (b"CONNECT", b"TRACE") else 501
+        known = b", ".join(sorted(METHODS)).decode()
+        raise malformed(f"method {_show(method)}: it is not carried; use one of {known}", status, "NOT_SUPPORTED")
     fields, read = _read_fields(block, max_fields, _classify_request)
     path, mark, query = target.partition(b"?")
     is_chunked = _is_chunked(read, int(minor))

@@ -33,7 +33,8 @@ class Call:
         return [value.decode("latin-1") for field, value in self.fields if field.lower() == name.encode()]
 
     def send(self, data: bytes) -> None:
-        self._connection.transport.write(data)
+        if not self._connection.transport.is_closing():
+            self._connection.transport.write(data)
 
     def answer(self, body: bytes = b"{}", status: bytes = b"200 OK", *lines: bytes) -> None:
         head = b"\r\n".join((b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), *lines, b"", b""))

@@ -1,4 +1,7 @@
-"""Gateways inside the test's own loop (uvloop, as in production), checked at their end for slots not given back."""
+"""Gateways inside the test's own loop (uvloop, as in production).
+
+At its end each is checked for slots that were not given back and for faults: exceptions that reached the loop.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,8 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     for gateway in started:
         await gateway.close()
     log.close()
+    faults = [line for line in (tmp_path / "gateway.log").read_text().splitlines() if '"fault"' in line]
+    assert faults == []
 
 
 @pytest.fixture

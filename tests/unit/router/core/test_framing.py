@@ -124,6 +124,7 @@ class TestRequestHead:
     def test_is_refused_with_the_status_that_names_the_fault(self) -> None:
         assert refusal(request(line=b"GET / HTTP/2.0"))[0] == 505
         assert refusal(request(line=b"CONNECT /p HTTP/1.1"))[0] == 405
+        assert refusal(request(line=b"post /p HTTP/1.1"))[0] == 501
         assert refusal(request(b"Expect: tea"))[0] == 417
         assert refusal(request(*[b"X: 1"] * 100)) == (
             431,
