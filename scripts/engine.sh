@@ -6,6 +6,8 @@
 #
 # An engine that answers is never touched, and never one that somebody else started.
 # Settings: DOCKERD_OPTIONS (more options for dockerd), DOCKERD_PIDFILE, DOCKERD_LOG, MODELFLEET_BASE_IMAGE.
+# A second engine beside another one belongs into a network namespace of its own (`unshare --net`): dockerd takes docker0
+# for its own, and with --bridge=none removes it from under the other.
 set -euo pipefail
 
 readonly PIDFILE=${DOCKERD_PIDFILE:-/var/run/docker.pid}
