@@ -108,10 +108,6 @@ def no_table() -> Refusal:
     return Refusal(503, "NOT_READY", "the gateway has no routing table yet; try again in a moment", retry_after_s=1)
 
 
-def draining() -> Refusal:
-    return Refusal(503, "NOT_READY", "this gateway is shutting down; send the request again", retry_after_s=1)
-
-
 def overloaded(model: str, version: str, queue_max: int) -> Refusal:
     text = f"model {model!r} version {version!r}: all {queue_max} places in the queue are taken; try again later"
     return Refusal(503, "OVERLOADED", text, retry_after_s=1)

@@ -10,7 +10,7 @@ Owns the rule that a slot is given back exactly once, on every path. Bytes come 
 from __future__ import annotations
 
 import time
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from router.core import errors, rewrite
 from router.core.admission import Lane
@@ -21,6 +21,7 @@ from router.core.framing import ResponseHead
 from router.core.retry import may_retry
 from router.core.table import Fleet
 from router.proto.request import Request
+from router.proto.roles import Client
 from router.proto.upstream import ReplicaConnection
 
 # A table without a dead replica comes within a third of a second of its end: three times that is waited for it.
@@ -35,32 +36,6 @@ _CONNECTING: Final = 1
 _SENT: Final = 2
 _ANSWERING: Final = 3
 _DONE: Final = 4  # final: the slot is given back or waits for the replica alone, nothing more is called
-
-
-class Client(Protocol):
-    """The downstream side, as an exchange sees it."""
-
-    minor: int  # of its HTTP version
-
-    def write(self, data: bytes) -> None: ...
-
-    def connection_line(self) -> bytes:
-        """The `connection` line of an answer that begins now, "" when there is nothing to say."""
-
-    def close_after_answer(self) -> None: ...
-
-    def set_deadline(self, deadline: float) -> None: ...
-
-    def pause_body(self, paused: bool) -> None: ...
-
-    def answered(self) -> None:
-        """The answer is complete."""
-
-    def refused(self, refusal: Refusal) -> None:
-        """There is no answer but this one."""
-
-    def cut(self, visibly: bool) -> None:
-        """The answer broke off. `visibly`: only a reset can tell the client so."""
 
 
 class Exchange:
@@ -115,10 +90,6 @@ class Exchange:
         self._writes_chunks = False
         self.body_bytes = 0
         self.answer_bytes = 0
-
-    @property
-    def is_over(self) -> bool:
-        return self._phase == _DONE
 
     @property
     def is_answering(self) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from router.core import framing, rewrite
 from router.core.balance import Replica
@@ -19,6 +19,7 @@ from router.core.chunked import BodyDecoder, ChunkDecoder, LengthDecoder
 from router.core.errors import ProtocolError, malformed
 from router.core.framing import ResponseHead
 from router.proto.flow import Flow
+from router.proto.roles import Answered
 from router.proto.timers import Alarm, Timers
 
 if TYPE_CHECKING:
@@ -29,27 +30,6 @@ MAX_INTERIM: Final = 16
 REMEMBERED_BYTES: Final = 4096
 # A replica that works on for a client who left, or past a deadline, holds its slot for so long at most.
 ABANDONED_S: Final = 30.0
-
-
-class Answered(Protocol):
-    """The request a connection works for."""
-
-    is_head: bool
-    is_sent: bool  # all of the request, its body included, was written
-
-    def on_interim(self, head: ResponseHead) -> None: ...
-
-    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
-        """The answer's head and what came of its body. When it is `complete` the connection is in the pool again."""
-
-    def on_body(self, data: bytes) -> None: ...
-
-    def on_end(self) -> None: ...
-
-    def on_broken(self, reason: str, kind: str) -> None:
-        """No complete answer will come. `kind` is `reset` or `invalid`."""
-
-    def on_upload_paused(self, paused: bool) -> None: ...
 
 
 class ReplicaConnection(asyncio.Protocol):
