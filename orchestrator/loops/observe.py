@@ -20,7 +20,7 @@ from orchestrator.core.states import ReplicaState
 from router.contract import GatewayReport
 
 PROBE_PENDING_EVERY_S = 0.1
-PROBE_READY_EVERY_S = 10.0
+PROBE_READY_EVERY_S = 15.0
 PROBE_FAILED_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 UNHEALTHY_AFTER = 3

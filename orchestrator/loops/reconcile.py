@@ -27,7 +27,7 @@ from orchestrator.loops.routing import TableBoard
 
 log = structlog.get_logger("modelfleet")
 
-RESYNC_S = 10.0
+RESYNC_S = 15.0
 RESYNC_BUSY_S = 0.25
 ENGINE_RETRY_S = 1.0
 # Docker says that a container died before its list says so: after an event the world is looked at again until then.
