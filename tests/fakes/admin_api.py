@@ -221,7 +221,9 @@ def write_control(state_dir: Path, *, pid: int, url: str) -> None:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     (state_dir / "token").write_text(TOKEN + "\n")
     facts = {"pid": pid, "url": url, "cluster": "demo", "version": "0.1.0"}
-    (state_dir / "control.json").write_text(json.dumps(facts))
+    # In one step, as the real one does: who waits for the file may read it at once.
+    (state_dir / "control.json.new").write_text(json.dumps(facts))
+    (state_dir / "control.json.new").rename(state_dir / "control.json")
 
 
 def _serving(api: FakeAdminApi) -> type[BaseHTTPRequestHandler]:
