@@ -6,7 +6,7 @@ Read once, checked, passed in. Every message names the file, the field, what was
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,8 +25,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a client or replica may ask of the gateway at most.
 
     `buffer_bytes`: bodies up to this size are taken in whole before a replica is asked, so that a slow client holds no
-    slot and the request can be sent again; longer ones are streamed. `header_timeout_s` runs from a head's first byte,
-    `body_timeout_s` between two pieces of a body, `idle_timeout_s` between two requests of a connection.
+    slot and the request can be sent again; longer ones are streamed; all held bodies together take at most
+    `held_bytes`. `connections_per_address` does not count loopback, where proxies stand. A connection is closed after
+    `requests_per_connection`. `header_timeout_s` runs from a head's first byte, `body_timeout_s` between two pieces of
+    a body, `write_timeout_s` while a client takes nothing of its answer, `idle_timeout_s` between two requests of a
+    connection.
     """
 
     head_bytes: Bytes = 32_768
@@ -34,16 +37,32 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_bytes: Bytes = 8_192
     body_bytes: Bytes = 64 << 20
     buffer_bytes: Bytes = 1 << 20
-    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    held_bytes: Bytes = 256 << 20
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    connections_per_address: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
+    requests_per_connection: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1_000_000
     header_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 30.0
+    write_timeout_s: Seconds = 30.0
     idle_timeout_s: Seconds = 75.0
     drain_timeout_s: Seconds = 30.0
     upstream_connect_timeout_s: Seconds = 2.0
 
 
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """PEM files, read again when they change. With `client_ca` a client must show a certificate that it signed."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One gateway. Tables come from `control_url` (with `token_file`) or, alone, from `table_file`."""
+    """One gateway. Tables come from `control_url` (with `token_file`) or, alone, from `table_file`.
+
+    `processes` share its ports; 0 is as many as the machine has cores for it. `auth`: whether a request needs an API
+    key of the table. `shadow_samples`: the file that differing answers of shadow versions are sampled to.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -53,10 +72,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     token_file: str = ""
     table_cache: str = ""
     table_file: str = ""
+    processes: Annotated[int, Meta(ge=0, le=256)] = 1
+    auth: Literal["off", "required"] = "off"
+    tls: Tls | None = None
     limits: Limits = Limits()
     log_file: str = ""
     access_log: str = ""  # a file; "": none
     access_log_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    shadow_samples: str = ""  # a file; "": none
 
 
 def read_config(path: Path) -> Config:

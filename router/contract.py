@@ -7,14 +7,18 @@ is never edited, and a request keeps the table it started with. Read `router/syn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 
 import msgspec
 
 MAX_WEIGHT = 1_000_000
 
-
 RETRY_CAUSES = frozenset(("connect", "reset", "503"))
+BALANCES = ("two_choices", "least", "round_robin", "peak_ewma")
+STICKY = re.compile(r"key|(?:header|cookie):[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,64}")
+# SHA-256 of a key in lower-case hexadecimal.
+KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class TableError(ValueError):
@@ -39,7 +43,8 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     causes in `retry_on` (connect, reset, 503), within `retry_budget` retries for each request of the version (a
     share; 0: never). `eject`: a replica that fails again and again is left alone for a while. `state` says why there
     are no endpoints when there are none; requests wait for a replica when its first word is starting, waking, pending,
-    loading or warming, and are refused otherwise.
+    loading or warming, and are refused otherwise. `balance` (one of `BALANCES`) chooses between free replicas;
+    `websocket` passes upgrades to WebSocket on `/models/{model}/…` through to a replica.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -52,32 +57,73 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_budget: float = 0.2
     retry_on: tuple[str, ...] = ("connect", "reset")
     eject: bool = True
+    balance: str = "two_choices"
+    websocket: bool = False
     state: str = ""
+
+
+class RateLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`requests_per_s` on average, and `burst` at once after a pause."""
+
+    requests_per_s: float
+    burst: int = 1
+
+
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Copies of `percent` of a model's requests go to `version` as well; its answers reach no client.
+
+    At most `queue_max` copies exist at a time: others are dropped. The answers are compared with the live ones: numbers
+    are equal within `tolerance` (relative). Up to `samples_per_minute` differing pairs are kept in a file.
+    """
+
+    version: str
+    percent: float = 100.0
+    queue_max: int = 100
+    tolerance: float = 0.0
+    samples_per_minute: int = 10
 
 
 class ModelRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model: its versions, which share of unpinned requests each gets, and its labels.
 
     `weights` are relative; a version without one is reached only by name or label. The empty mapping means that
-    the model takes no unpinned request.
+    the model takes no unpinned request. `sticky` keeps the unpinned requests of one caller at one version and, while
+    it is there, one replica: `header:NAME`, `cookie:NAME` or `key` (the API key); "" does not.
     """
 
     versions: dict[str, VersionRoute]
     weights: dict[str, int]
     labels: dict[str, str] = {}
+    sticky: str = ""
+    shadow: Shadow | None = None
+    rate_limit: RateLimit | None = None
+
+
+class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may ask. The gateway knows a key by its digest alone (SHA-256, hexadecimal: keys are random, so that a slow
+    hash would add nothing). `models` are the names that it may ask; None: all. `concurrency` is the most requests of
+    the key in flight or queued, 0: no bound. `expires_at` is Unix time in seconds, 0: never.
+    """
+
+    digest: str
+    models: tuple[str, ...] | None = None
+    rate_limit: RateLimit | None = None
+    concurrency: int = 0
+    expires_at: float = 0.0
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything the gateway routes by.
 
     `epoch` names the state directory that made it and `revision` grows within one epoch: a table is news when
-    either differs from what the gateway holds.
+    either differs from what the gateway holds. `keys` are the API keys by their public name (`key_id`).
     """
 
     epoch: str
     revision: int
     cluster: str
     models: dict[str, ModelRoute]
+    keys: dict[str, ApiKey] = {}
 
     @property
     def tag(self) -> str:
@@ -108,6 +154,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: int
     cluster: str
     models: dict[str, msgspec.Raw]
+    keys: dict[str, ApiKey] = {}
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -145,7 +192,8 @@ def decode_in_steps(raw: bytes) -> Generator[None, None, Table]:
         _check_model(name, models[name], seen)
         if len(models) % _MODELS_PER_STEP == 0:
             yield
-    return Table(envelope.epoch, envelope.revision, envelope.cluster, models)
+    _check_keys(envelope.keys)
+    return Table(envelope.epoch, envelope.revision, envelope.cluster, models, envelope.keys)
 
 
 def encode(table: Table) -> bytes:
@@ -157,6 +205,22 @@ def check(table: Table) -> None:
     seen: set[str] = set()
     for name, model in table.models.items():
         _check_model(name, model, seen)
+    _check_keys(table.keys)
+
+
+def _check_keys(keys: dict[str, ApiKey]) -> None:
+    for name, key in keys.items():
+        if not KEY_DIGEST.fullmatch(key.digest):
+            raise TableError(f"routing table: key {name!r}: digest is not 64 lower-case hexadecimal digits")
+        if key.concurrency < 0:
+            raise TableError(f"routing table: key {name!r}: concurrency {key.concurrency} is below 0")
+        if key.rate_limit is not None:
+            _check_rate(key.rate_limit, f"key {name!r}")
+
+
+def _check_rate(limit: RateLimit, where: str) -> None:
+    if not (0 < limit.requests_per_s <= 1e9 and 1 <= limit.burst <= 1_000_000_000):
+        raise TableError(f"routing table: {where}: rate_limit is not above 0 and up to 1e9, or its burst is below 1")
 
 
 def _check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
@@ -169,7 +233,13 @@ def _check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
     for label, version in model.labels.items():
         if version not in model.versions:
             raise TableError(f"routing table: model {name!r}: label {label!r} names unknown version {version!r}")
+    _check_traffic(name, model)
     for version, route in model.versions.items():
+        if route.balance not in BALANCES:
+            raise TableError(
+                f"routing table: model {name!r} version {version!r}: balance {route.balance!r} is none of "
+                f"{', '.join(BALANCES)}"
+            )
         if route.concurrency < 1 or route.queue_max < 0 or route.queue_timeout_ms < 0 or route.request_timeout_ms < 1:
             raise TableError(f"routing table: model {name!r} version {version!r}: a limit is below its least value")
         if not (0 <= route.retry_max <= 10 and 0.0 <= route.retry_budget <= 1.0 and {*route.retry_on} <= RETRY_CAUSES):
@@ -183,3 +253,21 @@ def _check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
             if endpoint.id in seen:
                 raise TableError(f"routing table: replica {endpoint.id!r} is named twice; it serves one version")
             seen.add(endpoint.id)
+
+
+def _check_traffic(name: str, model: ModelRoute) -> None:
+    if model.sticky and not STICKY.fullmatch(model.sticky):
+        raise TableError(
+            f"routing table: model {name!r}: sticky {model.sticky!r} is not header:NAME, cookie:NAME or key"
+        )
+    if model.rate_limit is not None:
+        _check_rate(model.rate_limit, f"model {name!r}")
+    shadow = model.shadow
+    if shadow is None:
+        return
+    if shadow.version not in model.versions:
+        raise TableError(f"routing table: model {name!r}: shadow names unknown version {shadow.version!r}")
+    if not (0.0 <= shadow.percent <= 100.0 and 0.0 <= shadow.tolerance <= 1.0):
+        raise TableError(f"routing table: model {name!r}: shadow percent is not in 0..100, or tolerance not in 0..1")
+    if shadow.queue_max < 1 or shadow.samples_per_minute < 0:
+        raise TableError(f"routing table: model {name!r}: shadow queue_max is below 1, or samples_per_minute below 0")
