@@ -1,7 +1,7 @@
 """The worker images on a real engine: hardened as replicas are, trying from inside what is forbidden.
 
-MODELFLEET_BASE_IMAGE names the base (default: the one that `scripts/engine.sh` makes where no registry answers, else
-python:3.12-slim); PIP_CERT, when set, is the CA bundle for pip inside the build.
+MODELFLEET_BASE_IMAGE names the base (default: the one that the control plane would take); PIP_CERT, when set, is the
+CA bundle for pip inside the build.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import pytest
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from orchestrator.adapters._base_image import BaseImage
+from orchestrator.adapters._docker_calls import DockerCalls
 from tests.fakes import models
 from tests.fakes.replica import until_deadline
 
@@ -91,11 +93,13 @@ def network(engine: docker.DockerClient) -> Iterator[Network]:
     made.remove()
 
 
-def base_image(engine: docker.DockerClient) -> str:
-    if named := os.environ.get("MODELFLEET_BASE_IMAGE"):
-        return named
-    local = "modelfleet-base-test:bookworm"
-    return local if engine.images.list(name=local) else "python:3.12-slim"
+@pytest.fixture(scope="module")
+def base_image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: ARG001
+    """The base that the control plane would take here: named, pulled, or made."""
+    calls = DockerCalls()
+    base = BaseImage(tmp_path_factory.mktemp("base"), os.environ.get("MODELFLEET_BASE_IMAGE", ""), calls)
+    yield base.ensure(print)
+    calls.close()
 
 
 def context(*files: Path) -> io.BytesIO:
@@ -131,8 +135,8 @@ def build(engine: docker.DockerClient, dockerfile: str, *files: Path, target: st
 
 
 @pytest.fixture(scope="module")
-def python_image(engine: docker.DockerClient) -> str:
-    return build(engine, "Dockerfile", target="python", BASE=base_image(engine))
+def python_image(engine: docker.DockerClient, base_image: str) -> str:
+    return build(engine, "Dockerfile", target="python", BASE=base_image)
 
 
 @contextmanager
@@ -192,9 +196,9 @@ def run(engine: docker.DockerClient, image: str, script: str) -> str:
 
 class TestSklearnImage:
     def test_predicts_and_drains_with_a_read_only_root_and_no_privileges(
-        self, engine: docker.DockerClient, network: Network, tmp_path: Path
+        self, engine: docker.DockerClient, network: Network, tmp_path: Path, base_image: str
     ) -> None:
-        image = build(engine, "Dockerfile", target="sklearn", BASE=base_image(engine))
+        image = build(engine, "Dockerfile", target="sklearn", BASE=base_image)
         directory = models.iris(tmp_path / "iris", named_classes=True)
         with replica(engine, network, image, directory) as (container, url):
             wait_ready(container, url)
