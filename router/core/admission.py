@@ -1,9 +1,9 @@
-"""Late binding: one queue per version, and a slot for the oldest live request as soon as one is free.
+"""Late binding: one queue per version, and a slot for whose turn it is as soon as one is free.
 
 Owns the slots of a version's replicas and its queue. A request either reserves a slot at once, or waits in the queue,
-or is refused; whoever reserved a slot gives it back exactly once with `release`, which hands it to the oldest waiter.
-Requests never wait at a replica, so none is stuck behind a slow one while another is free. Deadlines are kept by the
-caller: a waiter whose time is up calls `leave`. Pure and synchronous.
+or is refused; whoever reserved a slot gives it back exactly once with `release`, which hands it to the next waiter
+(`queue.py` says who that is). Requests never wait at a replica, so none is stuck behind a slow one while another is
+free. Deadlines are kept by the caller: a waiter whose time is up calls `leave`. Pure and synchronous.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from router.contract import VersionRoute
 from router.core import errors
 from router.core.balance import Replica, reserve
 from router.core.errors import Refusal
+from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
 from router.core.stats import VersionStats
 
@@ -36,6 +37,10 @@ class Waiter(Protocol):
     deadline: float
 
     @property
+    def caller(self) -> object:
+        """The API key that it came with, None without: slots are shared out between them."""
+
+    @property
     def tried(self) -> Sequence[Replica]:
         """The replicas that failed it before."""
 
@@ -54,7 +59,7 @@ class Lane:
     """One version's way from clients to replicas: it lives from table to table, with its counters and its queue."""
 
     __slots__ = (
-        "_able", "_batch", "_below", "_budget", "_is_impaired", "_live", "_retries", "_served", "_service_s", "_slots",
+        "_able", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s", "_slots",
         "in_flight", "model", "replicas", "route", "stats", "version", "version_bytes",
     )  # fmt: skip
 
@@ -73,14 +78,12 @@ class Lane:
         self._below = below
         self._service_s = 0.0  # how long a request holds a slot, smoothed
         self._served = 0
-        # An OrderedDict pops its oldest and loses any entry in constant time; a dict slows down as its front empties.
-        self._live: OrderedDict[Waiter, None] = OrderedDict()
-        self._batch: OrderedDict[Waiter, None] = OrderedDict()
+        self._room: WaitingRoom[Waiter] = WaitingRoom()
         self._retries: OrderedDict[Waiter, None] = OrderedDict()  # waited before, so they come first
 
     @property
     def queued(self) -> int:
-        return len(self._live) + len(self._batch) + len(self._retries)
+        return self._room.size + len(self._retries)
 
     @property
     def is_coming(self) -> bool:
@@ -95,7 +98,7 @@ class Lane:
         self._budget.save()
         if self._is_impaired:
             self._refresh(now)
-        if self._live or self._batch or self._retries:
+        if self._room.size or self._retries:
             return None
         return self._reserve(())
 
@@ -104,23 +107,27 @@ class Lane:
         if not self.replicas and not self.is_coming:
             self.stats.shed_one("not_ready")
             return errors.not_ready(self.model, self.version, self.route.state)
+        gives_way = None
         if self.queued >= self.route.queue_max:
-            self.stats.shed_one("queue_full")
-            return errors.overloaded(self.model, self.version, self.route.queue_max)
-        wait_s, left_s = self.predicted_wait_s(waiter.is_batch), waiter.deadline - now
+            gives_way = self._room.gives_way_to(waiter)
+            if gives_way is None:
+                self.stats.shed_one("queue_full")
+                return errors.overloaded(self.model, self.version, self.route.queue_max)
+        wait_s, left_s = self._wait_s(self._room.ahead(waiter)), waiter.deadline - now
         if wait_s and (wait_s * MARGIN + self._service_s > left_s or wait_s * 1000 > self.route.queue_timeout_ms):
             self.stats.shed_one("deadline")
             left_s = min(left_s - self._service_s, self.route.queue_timeout_ms / 1000)
             return errors.cannot_make_it(self.model, self.version, wait_s, left_s)
-        (self._batch if waiter.is_batch else self._live)[waiter] = None
+        self._room.push(waiter)
+        if gives_way is not None:
+            self._room.remove(gives_way)
+            self.stats.shed_one("fair_share")
+            gives_way.refuse(errors.gave_way(self.model, self.version, self.route.queue_max))
         return None
 
     def predicted_wait_s(self, is_batch: bool = False) -> float:
-        """How long a request that comes now will wait for a slot; 0 while too little was seen to say."""
-        if self._served < ENOUGH or not self._slots:
-            return 0.0
-        ahead = len(self._live) + len(self._retries) + (len(self._batch) if is_batch else 0)
-        return (ahead + 1) * self._service_s / self._slots
+        """How long a request would wait for a slot behind all that wait now; 0: too little was seen to say."""
+        return self._wait_s(self._room.size if is_batch else self._room.live)
 
     def may_retry(self, tried: Sequence[Replica]) -> bool:
         """Takes a retry out of the budget, if there is a replica besides those `tried`."""
@@ -145,14 +152,14 @@ class Lane:
 
     def leave(self, waiter: Waiter) -> None:
         """Takes a waiter out: its client left or its time is up. Nothing happens when it does not wait."""
-        for queue in (self._live, self._batch, self._retries):
-            queue.pop(waiter, None)
+        if not self._room.remove(waiter):
+            self._retries.pop(waiter, None)
 
     def release(self, replica: Replica, now: float) -> None:
         """Gives a slot back; the oldest waiter takes it, unless the replica left the table."""
         replica.in_flight -= 1
         self.in_flight -= 1
-        if self._live or self._batch or self._retries:
+        if self._room.size or self._retries:
             if self._is_impaired:
                 self._refresh(now)
             self._serve_waiters(now)
@@ -190,13 +197,12 @@ class Lane:
             if replicas or self.is_coming:
                 waiter.wait_on(is_promised=not replicas)
             else:
-                self._refuse_not_ready(self._retries, waiter)
+                self._refuse_not_ready(waiter)
         if replicas:
             self._serve_waiters(now)
         elif not self.is_coming:
-            for queue in (self._live, self._batch):
-                for waiter in list(queue):
-                    self._refuse_not_ready(queue, waiter)
+            for waiter in list(self._room):
+                self._refuse_not_ready(waiter)
 
     # steps
 
@@ -230,21 +236,32 @@ class Lane:
         self._able = tuple(able) or self.replicas
         self._slots = sum(replica.capacity for replica in self._able)
 
+    def _wait_s(self, ahead: int) -> float:
+        """How long a request with so many before it will wait; 0: too little was seen to say."""
+        if self._served < ENOUGH or not self._slots:
+            return 0.0
+        return (ahead + len(self._retries) + 1) * self._service_s / self._slots
+
     def _serve_waiters(self, now: float) -> None:
-        """Hands free slots to waiters: retries, then live requests, then batch, each oldest first."""
+        """Hands free slots to waiters: retries, then live requests, then batch, each by turns between callers."""
         self._serve_retries()
-        # Under overload the oldest may have less time left than the model takes: its slot serves another in time.
+        while self._room.size:
+            replica = self._reserve(())
+            if replica is None:
+                return
+            self._next(now).take_slot(replica)
+
+    def _next(self, now: float) -> Waiter:
+        """Takes out whose turn it is. Under overload the oldest may have less time left than the model takes: it is
+        refused, and its slot serves another in time."""
         needed_s = self._service_s if self._served >= ENOUGH else 0.0
-        for queue in (self._live, self._batch):
-            while queue:
-                replica = self._reserve(())
-                if replica is None:
-                    return
-                waiter, _ = queue.popitem(last=False)
-                while waiter.deadline - now < needed_s and queue:
-                    self._refuse_too_late(waiter, waiter.deadline - now)
-                    waiter, _ = queue.popitem(last=False)
-                waiter.take_slot(replica)
+        room = self._room
+        waiter = room.pop()
+        while waiter.deadline - now < needed_s and room.size:
+            room.return_turn(waiter)
+            self._refuse_too_late(waiter, waiter.deadline - now)
+            waiter = room.pop()
+        return waiter
 
     def _serve_retries(self) -> None:
         for waiter in list(self._retries):
@@ -260,7 +277,7 @@ class Lane:
         self.stats.shed_one("deadline")
         waiter.refuse(errors.too_late(self.model, self.version, left_s, self._service_s))
 
-    def _refuse_not_ready(self, queue: OrderedDict[Waiter, None], waiter: Waiter) -> None:
-        queue.pop(waiter, None)
+    def _refuse_not_ready(self, waiter: Waiter) -> None:
+        self.leave(waiter)
         self.stats.shed_one("not_ready")
         waiter.refuse(errors.not_ready(self.model, self.version, self.route.state))

@@ -113,6 +113,11 @@ def overloaded(model: str, version: str, queue_max: int) -> Refusal:
     return Refusal(503, "OVERLOADED", text, retry_after_s=1)
 
 
+def gave_way(model: str, version: str, queue_max: int) -> Refusal:
+    text = f"model {model!r} version {version!r}: all {queue_max} places in the queue are taken, most of them by "
+    return Refusal(503, "OVERLOADED", text + "this caller: it gave way to another; send fewer at a time", 1)
+
+
 def cannot_make_it(model: str, version: str, wait_s: float, left_s: float) -> Refusal:
     text = f"model {model!r} version {version!r}: the queue takes about {wait_s * 1000:.0f} ms and the request has "
     text += f"{max(0.0, left_s) * 1000:.0f} ms left; try again later or allow more time"

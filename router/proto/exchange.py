@@ -47,8 +47,8 @@ class Exchange:
     __slots__ = (
         "_arrived", "_attempts", "_backlog", "_client", "_connection", "_failure", "_fleet", "_is_whole", "_lane",
         "_method", "_phase", "_prefix", "_queued_at", "_replica", "_request_id", "_sent_at", "_slot_at",
-        "_traceparent", "_upload_length", "_writes_chunks", "answer_bytes", "body_bytes", "deadline", "is_batch",
-        "is_head", "is_sent", "queue_deadline", "status", "tried",
+        "_traceparent", "_upload_length", "_writes_chunks", "answer_bytes", "body_bytes", "caller", "deadline",
+        "is_batch", "is_head", "is_sent", "queue_deadline", "status", "tried",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,7 @@ class Exchange:
         request_id: str,
         traceparent: bytes,
         arrived: float,
+        caller: object = None,
     ) -> None:
         self._client = client
         self._fleet = fleet
@@ -72,6 +73,7 @@ class Exchange:
         self.deadline = arrived + (request.timeout_s or lane.route.request_timeout_ms / 1000)
         self.queue_deadline = self.deadline
         self.is_batch = request.is_batch
+        self.caller = caller
         self.is_head = request.method == b"HEAD"
         self.tried: tuple[Replica, ...] = ()
         self._failure = ""  # what the last replica failed with

@@ -19,8 +19,16 @@ from router.core.errors import Refusal
 class Waiting:
     """A waiter that remembers what it got."""
 
-    def __init__(self, *, is_batch: bool = False, tried: Sequence[Replica] = (), deadline: float = 60.0) -> None:
+    def __init__(
+        self,
+        *,
+        is_batch: bool = False,
+        tried: Sequence[Replica] = (),
+        deadline: float = 60.0,
+        caller: str | None = None,
+    ) -> None:
         self.is_batch = is_batch
+        self.caller = caller
         self.deadline = deadline
         self.tried = tried
         self.replica: Replica | None = None
@@ -137,6 +145,67 @@ class TestQueue:
 
         assert [w.replica is not None for w in (first, second, third)] == [True, True, True]
         assert joined.in_flight + busy.replicas[0].in_flight == 4
+
+
+class TestFairShare:
+    """When a queue builds, API keys get slots by turns."""
+
+    def test_gives_slots_by_turns(self) -> None:
+        busy = lane()
+        held = busy.reserve(0.0)
+        assert held is not None
+        greedy = [enqueue(busy, caller="a") for _ in range(5)]
+        modest = enqueue(busy, caller="b")
+
+        busy.release(held, 0.0)
+        busy.release(held, 0.0)
+
+        assert (greedy[0].replica, modest.replica, greedy[1].replica) == (held, held, None)
+
+    def test_lets_the_greediest_give_way_when_the_queue_is_full(self) -> None:
+        busy = lane(queue_max=3)
+        busy.reserve(0.0)
+        greedy = [enqueue(busy, caller="a") for _ in range(3)]
+
+        modest = enqueue(busy, caller="b")
+
+        assert [each.refusal is not None for each in greedy] == [False, False, True]
+        assert greedy[2].refusal is not None
+        assert (greedy[2].refusal.code, "gave way" in greedy[2].refusal.text) == ("OVERLOADED", True)
+        assert (modest.refusal, busy.queued, busy.stats.shed) == (None, 3, {"fair_share": 1})
+
+    def test_refuses_the_greediest_itself_when_the_queue_is_full(self) -> None:
+        busy = lane(queue_max=3)
+        busy.reserve(0.0)
+        for caller in ("a", "a", "b"):
+            enqueue(busy, caller=caller)
+
+        assert busy.enqueue(Waiting(caller="a"), 0.0) is not None
+        assert busy.queued == 3
+
+    def test_predicts_the_wait_by_turns_and_not_by_length(self) -> None:
+        busy = lane()
+        for _ in range(20):
+            busy.served(0.1)
+        busy.reserve(0.0)
+        for _ in range(20):
+            enqueue(busy, caller="a")
+
+        assert busy.enqueue(Waiting(caller="a", deadline=1.0), 0.0) is not None
+        assert busy.enqueue(Waiting(caller="b", deadline=1.0), 0.0) is None
+
+    def test_takes_no_turn_for_one_that_was_too_late(self) -> None:
+        busy = lane()
+        for _ in range(20):
+            busy.served(0.1)
+        held = busy.reserve(0.0)
+        assert held is not None
+        late, fresh = enqueue(busy, caller="a", deadline=3.0), enqueue(busy, caller="a")
+        enqueue(busy, caller="b")
+
+        busy.release(held, 2.95)
+
+        assert (late.refusal is not None, fresh.replica) == (True, held)
 
 
 class TestRetry:
@@ -364,13 +433,13 @@ class LaneMachine(RuleBasedStateMachine):
         self.held: list[Replica] = []
         self.waiting: list[Waiting] = []
 
-    @rule(is_batch=st.booleans())
-    def arrive(self, is_batch: bool) -> None:
+    @rule(is_batch=st.booleans(), caller=st.sampled_from([None, "a", "b"]))
+    def arrive(self, is_batch: bool, caller: str | None) -> None:
         replica = self.lane.reserve(0.0)
         if replica is not None:
             self.held.append(replica)
             return
-        waiter = Waiting(is_batch=is_batch)
+        waiter = Waiting(is_batch=is_batch, caller=caller)
         if self.lane.enqueue(waiter, 0.0) is None:
             self.waiting.append(waiter)
 
@@ -393,7 +462,7 @@ class LaneMachine(RuleBasedStateMachine):
     def slots_are_counted_and_none_is_idle_beside_a_waiter(self) -> None:
         served = [waiter for waiter in self.waiting if waiter.replica is not None]
         self.held += [waiter.replica for waiter in served if waiter.replica]
-        self.waiting = [waiter for waiter in self.waiting if waiter.replica is None]
+        self.waiting = [waiter for waiter in self.waiting if waiter.replica is None and waiter.refusal is None]
         for replica in self.pool:
             assert replica.in_flight == self.held.count(replica)
         assert self.lane.in_flight == len(self.held)
