@@ -49,12 +49,16 @@ bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, pred
 	@$(PYTHON) -m benchmarks.fleet $(ARGS)
 
 .PHONY: bench-gateway
-bench-gateway: setup ## Measure the gateway beside HAProxy and nginx (needs nginx, haproxy, wrk)
-	@$(PYTHON) benchmarks/gateway/compare.py $(ARGS)
+bench-gateway: setup bench-tools ## Measure the gateway beside HAProxy, nginx and Envoy, ten minutes (ARGS=--quick: three)
+	@$(PYTHON) -m benchmarks.gateway.compare $(ARGS)
 
 .PHONY: bench-queue
 bench-queue: setup ## Measure the gateway's queue beside an ideal one
-	@$(PYTHON) benchmarks/gateway/queueing.py $(ARGS)
+	@$(PYTHON) -m benchmarks.gateway.queueing $(ARGS)
+
+.PHONY: bench-tools
+bench-tools: setup
+	@bash scripts/bench_tools.sh
 
 .PHONY: lint
 lint: setup ## Check style, types, layers and shell scripts

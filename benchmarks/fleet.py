@@ -110,8 +110,13 @@ def measure(cluster: Cluster, directory: Path) -> None:
         "apply of one changed version, until routed and the old one gone",
         f"{cluster.apply(manifest(10), directory):.1f} s",
     )
+
+    def apply_changed() -> None:
+        change_source(directory, 2)
+        cluster.apply(manifest(10), directory)
+
     for title, disturb in (
-        ("an apply of a changed source", lambda: (change_source(directory, 2), cluster.apply(manifest(10), directory))),
+        ("an apply of a changed source", apply_changed),
         ("a rollback", cluster.rollback),
         ("a killed container", lambda: kill(cluster)),
     ):

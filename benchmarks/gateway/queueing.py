@@ -9,70 +9,113 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import heapq
-import os
+import json
 import random
 import re
 import statistics
 import sys
+import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, cast
 
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from router.config import Config
-from router.contract import Endpoint, ModelRoute, Table, VersionRoute
-from router.log import EventLog
-from router.server import Gateway
+from benchmarks.gateway.figures import AT_LEAST, AT_MOST, Bar, central_queue, percentile
+from benchmarks.gateway.lineup import BOTH_CORES, free_port, running
+from router.contract import Endpoint, ModelRoute, Table, VersionRoute, encode
 
 SERVICE_S = 0.020
 REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-class Model(asyncio.Protocol):
-    """Works 20 ms on one request at a time. What that really took is measured: timers here are late, never early."""
+class Replica:
+    """A model that works 20 ms on one request at a time, oldest first. What each really took is measured: timers here
+    are late, never early."""
 
     took_s: ClassVar[list[float]] = []
 
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Transport] = deque()
+
+    def take(self, transport: asyncio.Transport) -> None:
+        self._waiting.append(transport)
+        if len(self._waiting) == 1:
+            self._begin()
+
+    def _begin(self) -> None:
+        asyncio.get_running_loop().call_later(SERVICE_S, self._answer, time.monotonic())
+
+    def _answer(self, began: float) -> None:
+        self.took_s.append(time.monotonic() - began)
+        transport = self._waiting.popleft()
+        if not transport.is_closing():
+            transport.write(ANSWER)
+        if self._waiting:
+            self._begin()
+
+
+class Connection(asyncio.Protocol):
+    """From a gateway process to a replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
-        began = time.monotonic()
-        asyncio.get_running_loop().call_later(SERVICE_S, self.answer, began)
-
-    def answer(self, began: float) -> None:
-        self.took_s.append(time.monotonic() - began)
-        if not self.transport.is_closing():
-            self.transport.write(ANSWER)
+        self._replica.take(self._transport)
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10)
-    options = parser.parse_args()
-    loop = asyncio.get_running_loop()
-    models = [await loop.create_server(Model, "127.0.0.1", 0) for _ in range(2)]
-    endpoints = tuple(
-        Endpoint(f"r{i}", "127.0.0.1", model.sockets[0].getsockname()[1]) for i, model in enumerate(models)
-    )
-    gateway = Gateway(Config(port=0, metrics_port=0, table_file="-"), EventLog(os.devnull))
-    await gateway.listen()
+def main() -> None:
+    options = _options()
+    ports = [free_port() for _ in range(2)]
+    endpoints = tuple(Endpoint(f"r{port}", "127.0.0.1", port) for port in ports)
     route = VersionRoute(endpoints, concurrency=1, queue_max=100_000, queue_timeout_ms=60_000)
-    await gateway.apply(Table("benchmark", 1, "c", {"m": ModelRoute({"1": route}, {"1": 1})}))
-    port = int(gateway.address.rpartition(":")[2])
-    await closed_loop(port, options.seconds)
-    await open_loop(port, options.seconds)
-    await overload(port, options.seconds)
-    await gateway.drain()
+    with tempfile.TemporaryDirectory() as directory:
+        table = Path(directory) / "table.json"
+        table.write_bytes(encode(Table("benchmark", 1, "c", {"m": ModelRoute({"1": route}, {"1": 1})})))
+        command = [sys.executable, "-m", "router", "--table", str(table), "--port", str(port := free_port())]
+        command += ["--metrics-port", str(free_port()), "--log-file", f"{directory}/gateway.log"]
+        if options.processes != 1:
+            command += ["--processes", str(options.processes)]
+        with running("modelfleet", command, port, BOTH_CORES):
+            bars = uvloop.run(measure(port, ports, options))
+    if not all(bar.is_met for bar in bars):
+        sys.exit(1)
 
 
-async def closed_loop(port: int, seconds: float) -> None:
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20, help="of each part (default: %(default)g)")
+    parser.add_argument("--processes", type=int, default=1, help="of the gateway (default: %(default)s)")
+    parser.add_argument("--output", choices=("text", "json"), default="text")
+    return parser.parse_args()
+
+
+async def measure(port: int, replica_ports: list[int], options: argparse.Namespace) -> list[Bar]:
+    loop = asyncio.get_running_loop()
+    for replica_port in replica_ports:
+        replica = Replica()
+        await loop.create_server(lambda replica=replica: Connection(replica), "127.0.0.1", replica_port)  # type: ignore[misc]
+    limit = 1.10 if options.processes == 1 else 1.25
+    bars = [
+        await closed_loop(port, options.seconds),
+        await open_loop(port, options.seconds, limit),
+        *await overload(port, options.seconds),
+    ]
+    if options.output == "json":
+        print(json.dumps({"processes": options.processes, "bars": [asdict(b) | {"is_met": b.is_met} for b in bars]}))
+    else:
+        print("\n".join(bar.render() for bar in bars))
+    return bars
+
+
+async def closed_loop(port: int, seconds: float) -> Bar:
     latencies: list[float] = []
     ends = time.monotonic() + seconds
 
@@ -85,14 +128,15 @@ async def closed_loop(port: int, seconds: float) -> None:
     began = time.monotonic()
     await asyncio.gather(*(client() for _ in range(8)))
     rate = len(latencies) / (time.monotonic() - began)
-    ideal = 2 / statistics.mean(Model.took_s)
-    print(
+    ideal = 2 / statistics.mean(Replica.took_s)
+    say(
         f"closed loop, 8 clients: {rate:.1f} requests/s, {rate / ideal:.3f} of the {ideal:.1f} that two models can do; "
         f"p99 {percentile(latencies) * 1000:.1f} ms"
     )
+    return Bar("closed loop of 8 clients, of what two models can do", rate / ideal, AT_LEAST, 0.98)
 
 
-async def open_loop(port: int, seconds: float) -> None:
+async def open_loop(port: int, seconds: float, limit: float) -> Bar:
     chance = random.Random(7)
     arrivals: list[float] = []
     latencies: list[float] = []
@@ -104,7 +148,7 @@ async def open_loop(port: int, seconds: float) -> None:
         latencies.append(await ask(*streams))
         idle.append(streams)
 
-    Model.took_s.clear()
+    Replica.took_s.clear()
     began = at = time.monotonic()
     tasks = []
     while at < began + seconds:
@@ -112,17 +156,18 @@ async def open_loop(port: int, seconds: float) -> None:
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         tasks.append(asyncio.create_task(one()))
     await asyncio.gather(*tasks)
-    ideal = central_queue(sorted(arrivals), statistics.mean(Model.took_s))
+    ideal = central_queue(sorted(arrivals), statistics.mean(Replica.took_s))
     ours, best = percentile(latencies) * 1000, percentile(ideal) * 1000
-    print(
+    say(
         f"Poisson at 80 %: p99 {ours:.1f} ms, ideal central queue {best:.1f} ms, ratio {ours / best:.2f}; "
         f"median {statistics.median(latencies) * 1000:.1f} ms, ideal {statistics.median(ideal) * 1000:.1f} ms"
     )
     for _, writer in idle:
         writer.close()
+    return Bar("p99 of Poisson arrivals at 80 %, of the ideal queue's", ours / best, AT_MOST, limit)
 
 
-async def overload(port: int, seconds: float) -> None:
+async def overload(port: int, seconds: float) -> list[Bar]:
     """Three times what the models can do, each request with 500 ms: served in time, or refused cheaply."""
     statuses: Counter[int] = Counter()
     late = 0
@@ -144,21 +189,29 @@ async def overload(port: int, seconds: float) -> None:
         late += took > 0.55
         idle.append(streams)
 
-    Model.took_s.clear()
+    Replica.took_s.clear()
     began = time.monotonic()
     tasks = []
     for number in range(int(seconds * 3 * 2 / SERVICE_S)):
         await asyncio.sleep(max(0.0, began + number * SERVICE_S / 6 - time.monotonic()))
         tasks.append(asyncio.create_task(one()))
     await asyncio.gather(*tasks)
-    capacity = 2 / statistics.mean(Model.took_s)
+    capacity = 2 / statistics.mean(Replica.took_s)
     rate = statuses[200] / (time.monotonic() - began)
-    print(
+    say(
         f"3 x capacity, 500 ms each: {rate:.1f} served/s of {capacity:.1f}, statuses {dict(statuses)}, {late} late, "
         f"median refusal {statistics.median(refusals) * 1000:.2f} ms"
     )
     for _, writer in idle:
         writer.close()
+    return [
+        Bar("served at 3 x capacity, of capacity", rate / capacity, AT_LEAST, 0.95),
+        Bar("of those, later than their 500 ms", late, AT_MOST, 0),
+    ]
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
@@ -171,20 +224,5 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> flo
     return time.monotonic() - began
 
 
-def central_queue(arrivals: list[float], service_s: float) -> list[float]:
-    """Latencies of the same arrivals at one queue before two servers that each take `service_s`."""
-    free = [0.0, 0.0]
-    latencies = []
-    for arrival in arrivals:
-        done = max(arrival, heapq.heappop(free)) + service_s
-        heapq.heappush(free, done)
-        latencies.append(done - arrival)
-    return latencies
-
-
-def percentile(values: list[float], share: float = 0.99) -> float:
-    return sorted(values)[int(share * (len(values) - 1))]
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    main()

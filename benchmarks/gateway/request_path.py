@@ -12,12 +12,9 @@ import pstats
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import uvloop
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from router.config import Config
 from router.contract import Endpoint, ModelRoute, Table, VersionRoute
@@ -87,7 +84,7 @@ async def main() -> None:
         profile(repeated)
 
 
-def least(run: Callable[[], None]) -> float:
+def least(run: Callable[[], object]) -> float:
     """Microseconds a call in the best round."""
     best = float("inf")
     for _ in range(ROUNDS):
@@ -98,7 +95,7 @@ def least(run: Callable[[], None]) -> float:
     return best / PER_ROUND * 1e6
 
 
-def profile(run: Callable[[], None]) -> None:
+def profile(run: Callable[[], object]) -> None:
     profiler = cProfile.Profile()
     profiler.enable()
     for _ in range(20_000):
