@@ -94,7 +94,7 @@ def network(engine: docker.DockerClient) -> Iterator[Network]:
 
 
 @pytest.fixture(scope="module")
-def base_image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: ARG001
+def base_image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base that the control plane would take here: named, pulled, or made."""
     calls = DockerCalls()
     base = BaseImage(tmp_path_factory.mktemp("base"), os.environ.get("MODELFLEET_BASE_IMAGE", ""), calls)
