@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from router.contract import VersionRoute
 from router.core import errors
-from router.core.balance import Replica, reserve
+from router.core.balance import Balancer, Replica, balancer, reserve
 from router.core.errors import Refusal
 from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
@@ -59,8 +59,8 @@ class Lane:
     """One version's way from clients to replicas: it lives from table to table, with its counters and its queue."""
 
     __slots__ = (
-        "_able", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s", "_slots",
-        "in_flight", "model", "replicas", "route", "stats", "version", "version_bytes",
+        "_able", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s",
+        "_slots", "in_flight", "model", "replicas", "route", "stats", "version", "version_bytes",
     )  # fmt: skip
 
     def __init__(self, model: str, version: str, below: Callable[[int], int]) -> None:
@@ -76,6 +76,7 @@ class Lane:
         self._is_impaired = False  # some are ejected or returning: to be looked at again as time goes by
         self._budget = RetryBudget()
         self._below = below
+        self._balancer: Balancer | None = None  # None: the default way, which remembers nothing
         self._service_s = 0.0  # how long a request holds a slot, smoothed
         self._served = 0
         self._room: WaitingRoom[Waiter] = WaitingRoom()
@@ -100,7 +101,7 @@ class Lane:
             self._refresh(now)
         if self._room.size or self._retries:
             return None
-        return self._reserve(())
+        return self._reserve((), now)
 
     def enqueue(self, waiter: Waiter, now: float) -> Refusal | None:
         """Puts `waiter` at the end of the queue, or says why not."""
@@ -138,7 +139,7 @@ class Lane:
         if self._is_impaired:
             self._refresh(now)
         self._retries[waiter] = None
-        self._serve_retries()
+        self._serve_retries(now)
 
     def park(self, waiter: Waiter) -> bool:
         """Keeps a request whose replicas all failed it for one that is still to come; False when there is no room.
@@ -175,7 +176,10 @@ class Lane:
         """A replica answered after `seconds`."""
         if status >= 500:
             self.saw_failure(replica, "5xx", now)
-        elif replica.health.succeed(seconds):
+            return
+        if self._balancer is not None:
+            self._balancer.saw(replica, seconds, now)
+        if replica.health.succeed(seconds):
             others = [other.health for other in self._able if other is not replica]
             if replica.health.is_slow_beside(others):
                 self._eject(replica, "latency", now)
@@ -189,6 +193,8 @@ class Lane:
 
     def update(self, route: VersionRoute, replicas: tuple[Replica, ...], now: float) -> None:
         """Takes over another table's settings and replicas, then serves or refuses those who wait."""
+        if route.balance != self.route.balance:
+            self._balancer = balancer(route.balance, self._below)
         self.route = route
         self.replicas = replicas
         self._budget.share = route.retry_budget
@@ -206,8 +212,9 @@ class Lane:
 
     # steps
 
-    def _reserve(self, tried: Sequence[Replica]) -> Replica | None:
-        replica = reserve(self._able, self._below, tried)
+    def _reserve(self, tried: Sequence[Replica], now: float) -> Replica | None:
+        way = self._balancer
+        replica = reserve(self._able, self._below, tried) if way is None else way.reserve(self._able, tried, now)
         if replica is not None:
             self.in_flight += 1
         return replica
@@ -244,9 +251,9 @@ class Lane:
 
     def _serve_waiters(self, now: float) -> None:
         """Hands free slots to waiters: retries, then live requests, then batch, each by turns between callers."""
-        self._serve_retries()
+        self._serve_retries(now)
         while self._room.size:
-            replica = self._reserve(())
+            replica = self._reserve((), now)
             if replica is None:
                 return
             self._next(now).take_slot(replica)
@@ -263,9 +270,9 @@ class Lane:
             waiter = room.pop()
         return waiter
 
-    def _serve_retries(self) -> None:
+    def _serve_retries(self, now: float) -> None:
         for waiter in list(self._retries):
-            replica = self._reserve(waiter.tried)
+            replica = self._reserve(waiter.tried, now)
             if replica is not None:
                 self._retries.pop(waiter, None)
                 waiter.take_slot(replica)

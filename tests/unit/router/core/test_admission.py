@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from router.contract import VersionRoute
+from router.contract import BALANCES, VersionRoute
 from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
@@ -145,6 +145,36 @@ class TestQueue:
 
         assert [w.replica is not None for w in (first, second, third)] == [True, True, True]
         assert joined.in_flight + busy.replicas[0].in_flight == 4
+
+
+class TestWarmFirst:
+    """A replica that just became ready gets work at its concurrency, not the backlog."""
+
+    @pytest.mark.parametrize("balance", BALANCES)
+    def test_gives_a_new_replica_no_more_than_its_concurrency(self, balance: str) -> None:
+        waking = lane(0, state="starting", balance=balance)
+        backlog = [enqueue(waking) for _ in range(50)]
+        new = Replica("r", "h", 1)
+
+        waking.update(VersionRoute(concurrency=2, balance=balance), (new,), 1.0)
+
+        assert [waiter.replica is new for waiter in backlog] == [True] * 2 + [False] * 48
+        assert (new.in_flight, waking.queued) == (2, 48)
+
+    @pytest.mark.parametrize("balance", BALANCES)
+    def test_leaves_the_rest_of_the_backlog_to_whoever_is_free_first(self, balance: str) -> None:
+        busy = lane(1, concurrency=2, balance=balance)
+        (warm,) = busy.replicas
+        for _ in range(2):
+            busy.reserve(0.0)
+        backlog = [enqueue(busy) for _ in range(10)]
+        new = Replica("new", "h", 1)
+        busy.update(VersionRoute(concurrency=2, balance=balance), (warm, new), 1.0)
+
+        busy.release(warm, 2.0)
+        busy.release(warm, 2.0)
+
+        assert [waiter.replica for waiter in backlog[:5]] == [new, new, warm, warm, None]
 
 
 class TestFairShare:
@@ -453,9 +483,9 @@ class LaneMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         self.lane.leave(self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1))))
 
-    @rule(count=st.integers(0, 4), concurrency=st.integers(1, 3))
-    def swap_table(self, count: int, concurrency: int) -> None:
-        self.route = VersionRoute(concurrency=concurrency, queue_max=10, state="starting")
+    @rule(count=st.integers(0, 4), concurrency=st.integers(1, 3), balance=st.sampled_from(BALANCES))
+    def swap_table(self, count: int, concurrency: int, balance: str) -> None:
+        self.route = VersionRoute(concurrency=concurrency, queue_max=10, state="starting", balance=balance)
         self.lane.update(self.route, tuple(self.pool[:count]), 0.0)
 
     @invariant()
