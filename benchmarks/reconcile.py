@@ -32,7 +32,7 @@ def desired(artifact: str) -> Desired:
 
 def _version(model: str, version: str, artifact: str, replicas: int) -> DesiredVersion:
     spec = ReplicaSpec(model, version, "sklearn", artifact, "sha256:" + "0" * 64, settings='{"batching":null}')
-    return DesiredVersion(spec, spec.digest(), replicas)
+    return DesiredVersion(spec=spec, digest=spec.digest(), replicas=replicas)
 
 
 def running(asked: Desired) -> Observed:

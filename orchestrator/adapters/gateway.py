@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import msgspec
 import psutil
 
 from orchestrator.adapters.state_dir import write_private
-from orchestrator.core.entities import Replica
+from orchestrator.core.entities import Replica, RouteSettings
 from orchestrator.core.errors import UnavailableError
 from orchestrator.core.plan import RoutedModel
 from router import contract
@@ -38,21 +38,41 @@ class GatewayFailed(UnavailableError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where a gateway listens and with which limits; another value needs another process."""
+    """Where a gateway listens and with which settings; another value needs another process.
+
+    `processes`: 0 is one for each core. `tls`: absolute paths by their names in the manifest, empty for plain HTTP.
+    `access_log_share`: None writes no access log.
+    """
 
     host: str
     port: int
     metrics_port: int
     limits: Mapping[str, Any]
+    processes: int = 1
+    auth: str = "off"
+    tls: Mapping[str, str] = field(default_factory=dict)
+    access_log_share: float | None = None
 
     @property
     def url(self) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
-        return f"http://{host}:{self.port}"
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{shown}:{self.port}"
 
-    def facts(self) -> dict[str, Any]:
-        """Every setting by its name in the manifest's `gateway:` section."""
-        return {"host": self.host, "port": self.port, "metrics_port": self.metrics_port, **self.limits}
+    def facts(self) -> dict[str, str]:
+        """Every setting in words, by its name in the manifest's `gateway:` section."""
+        share = self.access_log_share
+        settings: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "metrics_port": self.metrics_port,
+            "processes": self.processes or "auto",
+            "auth": self.auth,
+            **{f"tls.{name}": self.tls.get(name, "none") for name in ("certificate", "key", "client_ca")},
+            "access_log": "off" if share is None else f"{share:.0%} of the requests",
+            **{f"limits.{name}": value for name, value in self.limits.items()},
+        }
+        return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
 
     @property
     def metrics_url(self) -> str:
@@ -155,8 +175,14 @@ class GatewayProcess:
             "control_url": self._control_url,
             "token_file": str(self._token_file),
             "table_cache": str(self._directory / "table.json"),
+            "processes": listener.processes,
+            "auth": listener.auth,
+            "tls": dict(listener.tls) or None,
             "limits": dict(listener.limits),
             "log_file": str(self._log_file),
+            "access_log": "" if listener.access_log_share is None else str(self._log_file.with_name("access.log")),
+            "access_log_share": 1.0 if listener.access_log_share is None else listener.access_log_share,
+            "shadow_samples": str(self._log_file.with_name("shadow.jsonl")),
         }
 
     def _await_listening(self, process: subprocess.Popen[bytes], listener: Listener, offset: int) -> None:
@@ -200,12 +226,12 @@ def check_ports(listener: Listener, mine: Mapping[str, Any]) -> None:
     them in silence: a plain bind finds out. `mine` is the configuration of the gateway to be replaced.
     """
     wanted = (("port", listener.host, listener.port), ("metrics_port", "127.0.0.1", listener.metrics_port))
-    for field, host, port in wanted:
-        if mine.get(field) == port:
+    for name, host, port in wanted:
+        if mine.get(name) == port:
             continue
         if problem := bind_problem(host, port):
             raise GatewayFailed(
-                f"gateway.{field}: {port} on {host}: {problem}; it must be free; end what listens there, or name "
+                f"gateway.{name}: {port} on {host}: {problem}; it must be free; end what listens there, or name "
                 f"another port in the manifest"
             )
 
@@ -242,14 +268,19 @@ def make_table(
         for version, route in model.versions.items():
             known = [replicas[id_] for id_ in route.replicas if id_ in replicas]
             endpoints = tuple(contract.Endpoint(r.id, r.host, r.port) for r in known if r.host and r.port)
-            versions[version] = contract.VersionRoute(
-                endpoints=endpoints,
-                concurrency=route.settings.concurrency,
-                queue_max=route.settings.queue_max,
-                queue_timeout_ms=route.settings.queue_timeout_ms,
-                request_timeout_ms=route.settings.request_timeout_ms,
-                idempotent=route.settings.idempotent,
-                state=route.state,
-            )
-        models[name] = contract.ModelRoute(versions, dict(model.weights), dict(model.labels))
+            settings = {name: getattr(route.settings, name) for name in RouteSettings.__slots__}
+            versions[version] = contract.VersionRoute(endpoints=endpoints, state=route.state, **settings)
+        models[name] = _model_route(model, versions)
     return contract.Table(epoch, revision, cluster, models)
+
+
+def _model_route(model: RoutedModel, versions: dict[str, contract.VersionRoute]) -> contract.ModelRoute:
+    shadow, rate = model.settings.shadow, model.settings.rate_limit
+    return contract.ModelRoute(
+        versions,
+        dict(model.weights),
+        dict(model.labels),
+        sticky=model.settings.sticky,
+        shadow=None if shadow is None else contract.Shadow(**asdict(shadow)),
+        rate_limit=None if rate is None else contract.RateLimit(**asdict(rate)),
+    )

@@ -56,7 +56,8 @@ def url_of(session: Session) -> str:
 def _configured(path: Path) -> str | None:
     try:
         config = json.loads(path.read_text())
-        return f"http://{_EVERYWHERE.get(config['host'], config['host'])}:{int(config['port'])}"
+        scheme = "https" if config.get("tls") else "http"
+        return f"{scheme}://{_EVERYWHERE.get(config['host'], config['host'])}:{int(config['port'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -10,24 +10,25 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Literal
 
-from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, Observed, ReplicaSpec, Resources
+from orchestrator.core.entities import (
+    Desired,
+    DesiredModel,
+    DesiredVersion,
+    ModelSettings,
+    Observed,
+    ReplicaSpec,
+    Resources,
+    RouteSettings,
+)
 from orchestrator.core.states import LIVE
 
 Symbol = Literal["+", "~", "-"]
 
 # Settings of a version that the gateway or the control plane obeys: a change of one restarts no replica.
-LIVE_SETTINGS = (
-    "concurrency",
-    "queue_max",
-    "queue_timeout_ms",
-    "request_timeout_ms",
-    "idempotent",
-    "startup_timeout_s",
-    "drain_timeout_s",
-)
+LIVE_SETTINGS = (*RouteSettings.__slots__, "startup_timeout_s", "drain_timeout_s")
 SHOWN_DIGITS = 8
 
 
@@ -137,10 +138,28 @@ def _of_traffic(before: DesiredModel | None, after: DesiredModel | None) -> Iter
         yield Change("+", after.name, f"traffic {_pairs(after.traffic)}", "new model")
         if after.labels:
             yield Change("+", after.name, f"labels {_pairs(after.labels)}", "new model")
+        yield from _of_settings("+", after.name, ModelSettings(), after.settings)
         return
     for what, old, new in (("traffic", before.traffic, after.traffic), ("labels", before.labels, after.labels)):
         if dict(old) != dict(new):
             yield Change("~", after.name, f"{what} {_pairs(old)} -> {_pairs(new)}")
+    yield from _of_settings("~", after.name, before.settings, after.settings)
+
+
+def _of_settings(symbol: Symbol, model: str, before: ModelSettings, after: ModelSettings) -> Iterator[Change]:
+    """A line for each of stickiness, shadow and rate limit that differs."""
+    for name in ModelSettings.__slots__:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            sentence = f"{name} {_group(new)}" if symbol == "+" else f"{name} {_group(old)} -> {_group(new)}"
+            yield Change(symbol, model, sentence, "new model" if symbol == "+" else "no restart")
+
+
+def _group(value: object) -> str:
+    """A group of settings as one writes it in a manifest."""
+    if is_dataclass(value):
+        return "{" + ", ".join(f"{f.name}: {_plain(getattr(value, f.name))}" for f in fields(value)) + "}"
+    return _plain(value)
 
 
 def spec_changes(before: ReplicaSpec, after: ReplicaSpec) -> list[str]:
@@ -203,6 +222,8 @@ def _plain(value: object) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_plain, value))}]"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -66,24 +66,70 @@ class ReplicaSpec:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredVersion:
-    """A version that should run: `replicas` copies of `spec`. `digest` is `spec.digest()`, computed once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """How the gateway carries one version's requests (see `router/contract.py`). No part of what a replica is."""
 
-    spec: ReplicaSpec
-    digest: str
-    replicas: int
     concurrency: int = 32
     queue_max: int = 1000
     queue_timeout_ms: int = 5000
     request_timeout_ms: int = 60_000
     idempotent: bool = True
+    retry_max: int = 2
+    retry_budget: float = 0.2
+    retry_on: tuple[str, ...] = ("connect", "reset")
+    eject: bool = True
+    balance: str = "two_choices"
+    websocket: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`requests_per_s` on average, and `burst` at once after a pause."""
+
+    requests_per_s: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """Copies of `percent` of a model's requests go to `version` too, at most `queue_max` at a time; answers that differ
+    by more than `tolerance` are sampled."""
+
+    version: str
+    percent: float = 100.0
+    queue_max: int = 100
+    tolerance: float = 0.0
+    samples_per_minute: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How the gateway carries a model's requests, whichever version takes them. "" and None: it does not do that."""
+
+    sticky: str = ""
+    shadow: Shadow | None = None
+    rate_limit: RateLimit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredVersion(RouteSettings):
+    """A version that should run: `replicas` copies of `spec`. `digest` is `spec.digest()`, computed once."""
+
+    spec: ReplicaSpec
+    digest: str
+    replicas: int
     startup_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
 
     @property
     def key(self) -> VersionKey:
         return self.spec.key
+
+    @property
+    def route_settings(self) -> RouteSettings:
+        """The part of it that the gateway obeys."""
+        return RouteSettings(**{name: getattr(self, name) for name in RouteSettings.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +140,7 @@ class DesiredModel:
     versions: Mapping[str, DesiredVersion]
     traffic: Mapping[str, int]
     labels: Mapping[str, str] = field(default_factory=dict)
+    settings: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True, slots=True)

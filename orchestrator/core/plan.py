@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from orchestrator.core.entities import DesiredVersion, VersionKey
+from orchestrator.core.entities import DesiredVersion, ModelSettings, RouteSettings, VersionKey
 
 DEFAULT_DRAIN_TIMEOUT_S = 30.0
 
@@ -73,17 +73,6 @@ Action = StartReplica | DrainReplica | StopReplica | RemoveReplica
 
 
 @dataclass(frozen=True, slots=True)
-class RouteSettings:
-    """How the gateway carries one version's requests (see `router/contract.py`)."""
-
-    concurrency: int = 32
-    queue_max: int = 1000
-    queue_timeout_ms: int = 5000
-    request_timeout_ms: int = 60_000
-    idempotent: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class RoutedVersion:
     """One version as routed: the ids of replicas that take its requests, and why there are none if there are none.
 
@@ -103,6 +92,7 @@ class RoutedModel:
     versions: Mapping[str, RoutedVersion]
     weights: Mapping[str, int]
     labels: Mapping[str, str]
+    settings: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, VersionKey
+from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, RouteSettings, VersionKey
 from orchestrator.core.failures import FailureCount
-from orchestrator.core.plan import RoutedModel, RoutedVersion, RouteSettings
+from orchestrator.core.plan import RoutedModel, RoutedVersion
 from orchestrator.core.roster import Roster, Rosters, phase
 
 
@@ -116,19 +116,12 @@ def route(
         before = previous.versions.get(version) if previous else None
         roster = rosters.get(VersionKey(model.name, version))
         versions[version] = _route_held(before, roster, leaving)
-    return RoutedModel(versions, traffic.weights, traffic.labels)
+    return RoutedModel(versions, traffic.weights, traffic.labels, model.settings)
 
 
 def _route_wanted(wanted: DesiredVersion, roster: Roster, leaving: set[str], failures: FailureCount) -> RoutedVersion:
     ids = _endpoints(roster, leaving)
-    settings = RouteSettings(
-        concurrency=wanted.concurrency,
-        queue_max=wanted.queue_max,
-        queue_timeout_ms=wanted.queue_timeout_ms,
-        request_timeout_ms=wanted.request_timeout_ms,
-        idempotent=wanted.idempotent,
-    )
-    return RoutedVersion(settings, ids, "" if ids else absence(roster, failures), wanted.drain_timeout_s)
+    return RoutedVersion(wanted.route_settings, ids, "" if ids else absence(roster, failures), wanted.drain_timeout_s)
 
 
 def _route_held(before: RoutedVersion | None, roster: Roster | None, leaving: set[str]) -> RoutedVersion:

@@ -6,11 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from math import ceil
 
 import msgspec
 
-from orchestrator.core.entities import Desired, DesiredModel, DesiredVersion, ReplicaSpec, Resources, VersionKey
+from orchestrator.core.entities import (
+    Desired,
+    DesiredModel,
+    DesiredVersion,
+    ModelSettings,
+    RateLimit,
+    ReplicaSpec,
+    Resources,
+    Shadow,
+    VersionKey,
+)
 from orchestrator.manifest import Manifest, ModelConfig, VersionConfig
 
 CONTAINER_PORT = 8000
@@ -33,7 +44,16 @@ def build(manifest: Manifest, resolved: Resolved) -> Desired:
 
 def _model(name: str, config: ModelConfig, resolved: Resolved, body_bytes: int) -> DesiredModel:
     versions = {v: _version(VersionKey(name, v), c, resolved, body_bytes) for v, c in config.versions.items()}
-    return DesiredModel(name, versions, dict(config.traffic), dict(config.labels))
+    return DesiredModel(name, versions, dict(config.traffic), dict(config.labels), _model_settings(config))
+
+
+def _model_settings(config: ModelConfig) -> ModelSettings:
+    shadow, rate = config.shadow, config.rate_limit
+    return ModelSettings(
+        sticky=config.sticky or "",
+        shadow=None if shadow is None else Shadow(**asdict(shadow)),
+        rate_limit=None if rate is None else RateLimit(rate.requests_per_s, rate.burst or ceil(rate.requests_per_s)),
+    )
 
 
 def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_bytes: int) -> DesiredVersion:
@@ -59,6 +79,12 @@ def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_by
         queue_timeout_ms=config.queue.timeout_ms,
         request_timeout_ms=config.request_timeout_ms,
         idempotent=config.idempotent,
+        retry_max=config.retry.max,
+        retry_budget=config.retry.budget,
+        retry_on=config.retry.on,
+        eject=config.eject,
+        balance=config.balance,
+        websocket=config.websocket,
         startup_timeout_s=config.startup_timeout_s,
         drain_timeout_s=config.drain_timeout_s,
     )

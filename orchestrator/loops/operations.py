@@ -197,6 +197,12 @@ class Operations:
         """Makes a stored revision the one that runs."""
         manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
         self._keeper.want(listener_of(manifest, self._config))
+        if manifest.gateway.is_open:
+            # No apply makes one, but an earlier release did: what runs goes on.
+            self._journal.record("gateway_open", (
+                f"the gateway listens on {manifest.gateway.host} and asks nobody for a key; put `auth: required` into "
+                f"the manifest's gateway section"
+            ), level="warning", revision=revision.revision)  # fmt: skip
         self._loop.set_desired(revision.desired)
         self.changed.notify()
 

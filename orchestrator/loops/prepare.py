@@ -184,10 +184,15 @@ def versions_of(manifest: Manifest) -> list[tuple[VersionKey, VersionConfig]]:
 
 def listener_of(manifest: Manifest, config: Config) -> Listener:
     """Where the gateway of this manifest listens; ports given to the process come first."""
-    gateway = manifest.gateway
+    gateway, tls = manifest.gateway, manifest.gateway.tls
+    files = {} if tls is None else {name: file for name, file in asdict(tls).items() if file is not None}
     return Listener(
         host=gateway.host,
         port=config.gateway_port or gateway.port,
         metrics_port=config.metrics_port or gateway.metrics_port,
         limits=asdict(gateway.limits),
+        processes=gateway.processes,
+        auth=gateway.auth,
+        tls={name: str(manifest.path(file)) for name, file in files.items()},
+        access_log_share=gateway.access_log.share if gateway.access_log else None,
     )

@@ -6,24 +6,24 @@ This package owns the manifest's language, and nothing of what is done with it. 
 
 from orchestrator.manifest.diagnostics import Diagnostic, ManifestError
 from orchestrator.manifest.edit import section, without_model
+from orchestrator.manifest.gateway import AccessLogConfig, GatewayConfig, LimitsConfig, TlsConfig
 from orchestrator.manifest.load import load, load_file, read_text
 from orchestrator.manifest.model import (
     BatchingConfig,
-    GatewayConfig,
     ImagesConfig,
-    LimitsConfig,
     Manifest,
     ModelConfig,
-    QueueConfig,
     ResourcesConfig,
     ScalingConfig,
     SecretRef,
     VersionConfig,
 )
+from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.schema import json_schema
 from orchestrator.manifest.world import check_world
 
 __all__ = [
+    "AccessLogConfig",
     "BatchingConfig",
     "Diagnostic",
     "GatewayConfig",
@@ -33,9 +33,13 @@ __all__ = [
     "ManifestError",
     "ModelConfig",
     "QueueConfig",
+    "RateLimitConfig",
     "ResourcesConfig",
+    "RetryConfig",
     "ScalingConfig",
     "SecretRef",
+    "ShadowConfig",
+    "TlsConfig",
     "VersionConfig",
     "check_world",
     "json_schema",

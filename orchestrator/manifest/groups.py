@@ -1,4 +1,4 @@
-"""Kinds that hold other kinds: a mapping with known keys, a mapping with names of the author's, and "or null".
+"""Kinds that hold other kinds: a mapping with known keys or with names of the author's, a list, "or null", "or true".
 
 A group is declared once, as a frozen dataclass whose fields are made by `setting()`: reading, building, the JSON Schema
 and the reference in docs/MANIFEST.md all follow from that. Reading gives plain dictionaries of what was written and no
@@ -14,15 +14,14 @@ from typing import Any
 
 from orchestrator.manifest.diagnostics import Path, did_you_mean, listed, shortened, shown
 from orchestrator.manifest.kinds import INVALID, Json, Kind, Report, Size, Text, size_text
-from orchestrator.manifest.nodes import Entry, Mapping, Node, Scalar, what_is
+from orchestrator.manifest.nodes import Entry, Mapping, Node, Scalar, Sequence, what_is
 
 _METADATA = "setting"
 
 # Keys of the design that come in later releases. Refused by name, so that nobody believes in a field that does nothing.
 # fmt: off
 NOT_YET = frozenset({
-    "slo", "shadow", "sticky", "retry", "retries", "cache", "instances", "observability", "pricing", "swarm",
-    "rollout", "canary", "auth", "keys", "tls", "autoscaling", "processes", "grpc_port", "rate_limit",
+    "slo", "cache", "instances", "observability", "pricing", "swarm", "rollout", "canary", "autoscaling", "grpc_port",
     "standby", "idle_after", "schedule", "accelerators", "gpus",
 })
 # fmt: on
@@ -47,6 +46,8 @@ class Setting:
             return ""
         if isinstance(self.default, bool):
             return str(self.default).lower()
+        if isinstance(self.default, tuple):
+            return f"[{', '.join(self.default)}]"
         if isinstance(self.kind, Size):
             return size_text(self.default)
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
@@ -188,6 +189,58 @@ class MapOf:
 
 
 @dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of different values of one kind."""
+
+    value: Kind
+
+    @property
+    def rule(self) -> str:
+        return f"a list of {self.value.rule}"
+
+    def read(self, node: Node, path: Path, report: Report) -> Any:
+        if not isinstance(node, Sequence):
+            report.add(path, f"{shortened(what_is(node))} is not a list; write {self.rule}, in brackets")
+            return INVALID
+        values = [self.value.read(item, (*path, index), report) for index, item in enumerate(node.items)]
+        for index, value in enumerate(values):
+            if value is not INVALID and value in values[:index]:
+                report.add((*path, index), f"{shown(str(value))} stands in the list already; remove one")
+        return INVALID if INVALID in values else values
+
+    def build(self, value: Any) -> Any:
+        return tuple(self.value.build(each) for each in value)
+
+    def schema(self) -> Json:
+        return {"type": "array", "items": self.value.schema(), "uniqueItems": True}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOrFlag:
+    """A group; `true` stands for one with every default, `false` for none."""
+
+    kind: Group
+
+    @property
+    def rule(self) -> str:
+        return f"true, false or {self.kind.rule}"
+
+    def read(self, node: Node, path: Path, report: Report) -> Any:
+        if not isinstance(node, Scalar) or node.is_null:
+            return self.kind.read(node, path, report)
+        if not node.plain or node.text.lower() not in ("true", "false"):
+            report.add(path, f"{shown(node.text)} is neither a boolean nor a mapping; write {self.rule}")
+            return INVALID
+        return {} if node.text.lower() == "true" else None
+
+    def build(self, value: Any) -> Any:
+        return None if value is None else self.kind.build(value)
+
+    def schema(self) -> Json:
+        return {"anyOf": [self.kind.schema(), {"type": "boolean"}]}
+
+
+@dataclass(frozen=True, slots=True)
 class OrNull:
     """`kind`, or null for what absence means."""
 
@@ -220,6 +273,12 @@ def _entries(node: Node, path: Path, report: Report, rule: str) -> dict[str, Ent
 
 
 def _documented(each: Setting) -> Json:
-    default = {"default": size_text(each.default) if isinstance(each.kind, Size) else each.default}
+    default = {"default": _default_of_schema(each)}
     has_default = each.default is not None and each.default_text != ""
     return {**each.kind.schema(), "description": each.meaning, **(default if has_default else {})}
+
+
+def _default_of_schema(each: Setting) -> Any:
+    if isinstance(each.default, tuple):
+        return list(each.default)
+    return size_text(each.default) if isinstance(each.kind, Size) else each.default

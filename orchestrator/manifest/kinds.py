@@ -16,6 +16,9 @@ from orchestrator.manifest.nodes import Mapping, Node, Scalar, Sequence, locate,
 
 Json = dict[str, Any]
 
+KI, MI, GI = 2**10, 2**20, 2**30
+DAY_S = 86_400
+
 
 class _Invalid:
     def __repr__(self) -> str:
@@ -109,7 +112,7 @@ class Number(_ScalarKind):
 
     @property
     def rule(self) -> str:  # type: ignore[override]
-        return f"a number in {self.least:g}..{self.most:g}"
+        return f"a number in {self.least:.15g}..{self.most:.15g}"
 
     def _parse(self, scalar: Scalar) -> float:
         _check_unquoted(scalar, _NUMBER)
@@ -181,7 +184,28 @@ class Choice(_ScalarKind):
         raise ValueError(f"{shown(scalar.text)} is not known{hint}")
 
     def schema(self) -> Json:
-        return {"enum": list(self.options)}
+        # A word of digits is a number to an editor.
+        numbers = [int(option) for option in self.options if option.isdigit()]
+        return {"enum": [*self.options, *numbers]}
+
+
+@dataclass(frozen=True)
+class IntegerOr(_ScalarKind):
+    """A whole number, or one word that stands for `value`."""
+
+    word: str
+    value: int
+    number: Integer
+
+    @property
+    def rule(self) -> str:  # type: ignore[override]
+        return f"{self.word} or {self.number.rule}"
+
+    def _parse(self, scalar: Scalar) -> int:
+        return self.value if scalar.text == self.word else self.number._parse(scalar)
+
+    def schema(self) -> Json:
+        return {"anyOf": [{"enum": [self.word]}, self.number.schema()]}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The fields of a manifest: one frozen dataclass a group, each field with its kind, default and meaning.
 
-This is the one place to add a field: the reader, the JSON Schema and the check of docs/MANIFEST.md follow from it.
-Rules that span fields are in `resolve.py`. In a `Manifest` every version is resolved: defaults, model and version are
-merged.
+This is the place to add a field (for the gateway `gateway.py`, for how requests are routed `routing.py`): the reader,
+the JSON Schema and the check of docs/MANIFEST.md follow from it. Rules that span fields are in `resolve.py`. In a
+`Manifest` every version is resolved: defaults, model and version are merged.
 """
 
 # ruff: noqa: RUF009  (`setting()` makes a dataclasses.field)
@@ -15,12 +15,11 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
+from orchestrator.manifest.gateway import GatewayConfig
 from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
-from orchestrator.manifest.kinds import INVALID, Choice, Flag, Integer, Json, Number, Report, Size, Text
+from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
-
-KI, MI, GI = 2**10, 2**20, 2**30
-DAY_S = 86_400
+from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 
 BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
 
@@ -42,16 +41,6 @@ class ResourcesConfig:
     cpus: float = setting(Number(0.05, 512), "CPU cores of one replica.", default=1.0)
     memory_bytes: int = setting(Size(16 * MI, 4096 * GI), "Memory of one replica.", default=512 * MI, key="memory")
     pids: int = setting(Integer(16, 100_000), "Most processes and threads in one replica.", default=256)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueConfig:
-    """Requests that wait in the gateway for a free replica."""
-
-    max: int = setting(Integer(0, 1_000_000), "Most waiting requests; beyond it clients get 503.", default=1000)
-    timeout_ms: int = setting(
-        Integer(0, DAY_S * 1000), "Longest wait in milliseconds; after it clients get 504.", default=5000
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +145,18 @@ class VersionConfig:
     idempotent: bool = setting(
         Flag(), "Whether a request may be sent again to another replica after the first broke.", default=True
     )
+    retry: RetryConfig = setting(
+        Group(RetryConfig), "When a failed request is sent again, to another replica.", factory=RetryConfig
+    )
+    eject: bool = setting(
+        Flag(), "Whether a replica that fails again and again gets no requests for a while.", default=True
+    )
+    balance: Literal["two_choices", "least", "round_robin", "peak_ewma"] = setting(
+        Choice(BALANCES), "Which of several free replicas takes a request.", default="two_choices"
+    )
+    websocket: bool = setting(
+        Flag(), "Whether `/models/{model}/…` may be upgraded to WebSocket and passed through.", default=False
+    )
     batching: BatchingConfig | None = setting(
         OrNull(Group(BatchingConfig)), "How rows are joined; null leaves it to the model server.", default=None
     )
@@ -183,51 +184,15 @@ class ModelConfig:
         "More names for versions, for clients to ask by.",
         factory=dict,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class LimitsConfig:
-    """What the gateway bears from one client or connection (the keys of docs/CONTRACTS.md)."""
-
-    head_bytes: int = setting(Size(KI, MI), "Request line and header fields together; beyond it 431.", default=32 * KI)
-    fields: int = setting(Integer(8, 10_000), "Header fields of one request; beyond it 431.", default=100)
-    target_bytes: int = setting(
-        Size(64, 64 * KI), "The request target (path and query); beyond it 414.", default=8 * KI
+    sticky: str | None = setting(
+        STICKY, "What keeps a caller's requests at one version and, while it is there, one replica.", default=None
     )
-    body_bytes: int = setting(Size(KI, 64 * GI), "The body of a request; beyond it 413.", default=64 * MI)
-    buffer_bytes: int = setting(
-        Size(KI, 64 * MI), "Bodies up to this size are held whole; larger ones stream.", default=MI
+    shadow: ShadowConfig | None = setting(
+        Group(ShadowConfig), "Copies of requests for another version, whose answers reach no client.", default=None
     )
-    connections: int = setting(Integer(1, 1_000_000), "Client connections at one time.", default=10_000)
-    header_timeout_s: float = setting(Number(0.1, 3600), "Seconds for the head of a request to arrive.", default=10.0)
-    body_timeout_s: float = setting(Number(0.1, 3600), "Seconds without a byte while a body arrives.", default=30.0)
-    idle_timeout_s: float = setting(Number(1, DAY_S), "Seconds that an idle connection is kept.", default=75.0)
-    drain_timeout_s: float = setting(
-        Number(0, 3600), "Seconds to finish requests when the gateway stops.", default=30.0
+    rate_limit: RateLimitConfig | None = setting(
+        Group(RateLimitConfig), "Requests of all callers together; beyond it 429.", default=None
     )
-    upstream_connect_timeout_s: float = setting(
-        Number(0.05, 300), "Seconds to connect to a replica before another is tried.", default=2.0
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayConfig:
-    """Where clients reach the models."""
-
-    host: str = setting(
-        Text(
-            "an address or host name, such as 127.0.0.1 or 0.0.0.0",
-            r"[A-Za-z0-9][A-Za-z0-9.-]*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]+",
-            253,
-        ),
-        "The address to listen on; 0.0.0.0 is every interface.",
-        default="127.0.0.1",
-    )
-    port: int = setting(Integer(1, 65_535), "The port for predictions.", default=8080)
-    metrics_port: int = setting(
-        Integer(1, 65_535), "The port for metrics and health, always on loopback.", default=8082
-    )
-    limits: LimitsConfig = setting(Group(LimitsConfig), "What is borne from a client.", factory=LimitsConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,13 +237,17 @@ class Manifest:
         """Whether the text itself has this top-level key, rather than leaving its default."""
         return _exists(self.root, (key,))
 
+    def path(self, file: str) -> FilePath:
+        """Where a file is that the text names."""
+        return self.base_dir / FilePath(file).expanduser()
+
     def local_path(self, source: str) -> FilePath | None:
         """Where a source is on this machine; None for a URL of another place. Reads as `adapters/artifacts.py` does."""
         if source.startswith("file:"):
             return FilePath(unquote(urlsplit(source).path))
         if "://" in source or "::" in source:
             return None
-        return self.base_dir / FilePath(source).expanduser()
+        return self.path(source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,17 @@ import re
 from typing import Any
 
 from orchestrator.manifest.diagnostics import Path, listed, shown, unknown_name
+from orchestrator.manifest.gateway import LimitsConfig
 from orchestrator.manifest.groups import settings_of
-from orchestrator.manifest.kinds import INVALID, Report
-from orchestrator.manifest.model import BACKENDS, VersionConfig, written
+from orchestrator.manifest.kinds import INVALID, Report, size_text
+from orchestrator.manifest.model import BACKENDS, ModelConfig, VersionConfig, written
 
 Layer = dict[str, Any]
 
 # An image and a backend are one choice: the deepest layer that makes it takes away what the layers above chose.
 _DISPLACES = {"image": ("backend",), "backend": ("image", "port")}
 _VERSION_FIELDS = frozenset(settings_of(VersionConfig))
+_MODEL_FIELDS = frozenset(settings_of(ModelConfig))
 
 
 def resolve(manifest: Layer, report: Report) -> Layer:
@@ -27,6 +29,7 @@ def resolve(manifest: Layer, report: Report) -> Layer:
     models = _mapping(manifest.get("models"))
     _check_gateway(_mapping(manifest.get("gateway", {})), report)
     resolved = {name: _resolve_model(model, defaults, ("models", name), report) for name, model in models.items()}
+    _check_sticky(manifest, resolved, report)
     if manifest.get("engine") == "process":
         _check_process_engine(manifest, resolved, report)
     return {**manifest, "models": resolved}
@@ -54,7 +57,8 @@ def _resolve_model(model: Any, defaults: Layer, path: Path, report: Report) -> L
         _check_traffic(traffic, versions, (*path, "traffic"), report)
     elif versions:
         traffic = {newest(list(versions)): 100}
-    return {"versions": resolved, "traffic": traffic, "labels": model.get("labels", {})}
+    _check_shadow(_mapping(model.get("shadow")), versions, traffic, (*path, "shadow"), report)
+    return {**{key: model[key] for key in model.keys() & _MODEL_FIELDS}, "versions": resolved, "traffic": traffic}
 
 
 def _merge(base: Layer, over: Layer) -> Layer:
@@ -111,11 +115,48 @@ def _check_labels(labels: Layer, versions: Layer, path: Path, report: Report) ->
             report.add(at, f"no such version {shown(version)}; {unknown_name(version, versions)}")
 
 
+def _check_shadow(shadow: Layer, versions: Layer, traffic: Layer, path: Path, report: Report) -> None:
+    version = shadow.get("version")
+    if not isinstance(version, str):
+        return
+    at = (*path, "version")
+    if version not in versions:
+        report.add(at, f"no such version {shown(version)}; {unknown_name(version, versions)}")
+    elif [name for name, weight in traffic.items() if weight] == [version]:
+        others = [name for name in versions if name != version]
+        mend = f"write `traffic:` with {shown(others[0])}" if others else "add the version that it is compared with"
+        report.add(at, f"{shown(version)} takes all traffic; its copies would tell nothing; {mend}, or name another")
+
+
+def _check_sticky(manifest: Layer, models: Layer, report: Report) -> None:
+    """Without keys no request has one to stick to."""
+    if _mapping(manifest.get("gateway", {})).get("auth", "off") != "off":
+        return
+    for name, model in models.items():
+        if model.get("sticky") == "key":
+            report.add(
+                ("models", name, "sticky"),
+                "'key' has an effect with `gateway: {auth: required}` alone; write that, or header:NAME or cookie:NAME",
+            )
+
+
 def _check_gateway(gateway: Layer, report: Report) -> None:
     port = gateway.get("port", 8080)
     if port is not INVALID and port == gateway.get("metrics_port", 8082):
         at = ("gateway", "metrics_port" if "metrics_port" in gateway else "port")
         report.add(at, f"port and metrics_port are both {port}; metrics have a port of their own; change one")
+    limits = _mapping(gateway.get("limits", {}))
+    for part, whole, of in (("target_bytes", "head_bytes", "the head"), ("buffer_bytes", "held_bytes", "what is held")):
+        _check_part(limits, part, whole, of, report)
+
+
+def _check_part(limits: Layer, part: str, whole: str, of: str, report: Report) -> None:
+    known = settings_of(LimitsConfig)
+    value, most = limits.get(part, known[part].default), limits.get(whole, known[whole].default)
+    if INVALID not in (value, most) and value > most:
+        at = ("gateway", "limits", part if part in limits else whole)
+        message = f"{part} ({size_text(value)}) is above {whole} ({size_text(most)}), but a part of {of}"
+        report.add(at, f"{message}; lower it, or raise {whole}")
 
 
 def _check_process_engine(manifest: Layer, models: Layer, report: Report) -> None:

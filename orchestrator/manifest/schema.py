@@ -6,9 +6,12 @@ only `modelfleet validate` knows.
 
 from __future__ import annotations
 
-from orchestrator.manifest.groups import Group, Setting
+from orchestrator.manifest.gateway import GatewayConfig
+from orchestrator.manifest.groups import Group, GroupOrFlag, OrNull, Setting
 from orchestrator.manifest.kinds import Json
-from orchestrator.manifest.model import MANIFEST, GatewayConfig, ImagesConfig, Manifest, ModelConfig, VersionConfig
+from orchestrator.manifest.model import MANIFEST, ImagesConfig, Manifest, ModelConfig, VersionConfig
+
+_ALSO: dict[type, str] = {Group: "a mapping", OrNull: "a mapping, or null", GroupOrFlag: "true, false or a mapping"}
 
 
 def json_schema() -> Json:
@@ -40,7 +43,7 @@ def _rows(each: Setting, prefix: str) -> list[str]:
     inner = getattr(each.kind, "kind", each.kind)
     if isinstance(inner, Group):
         nested = [row for below in inner.own.values() for row in _rows(below, f"{prefix}{each.key}.")]
-        return [_row(each, prefix, "a mapping" if inner is each.kind else "a mapping, or null"), *nested]
+        return [_row(each, prefix, _ALSO[type(each.kind)]), *nested]
     return [_row(each, prefix, each.kind.rule)]
 
 

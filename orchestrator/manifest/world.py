@@ -1,16 +1,20 @@
-"""What a manifest needs of the world: sources that exist, secrets that have a value.
+"""What a manifest needs of the world: sources that exist, secrets that have a value, certificates that can be used.
 
-The only part of this package, beside `load_file`, that does I/O, and it only looks. Secret values are read to see that
-there is one, and are never kept or shown. Remote sources are not fetched: that is for the artifact store.
+Also that its gateway is not open to strangers. All of it is asked before an apply, and not when a revision of an
+earlier release is read again: what runs goes on. The only part of this package, beside `load_file`, that does I/O, and
+it only looks. Secret values and keys are read to see that there is one, and are never kept or shown. Remote sources
+are not fetched: that is for the artifact store.
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
 from orchestrator.manifest.diagnostics import Diagnostic, Path
+from orchestrator.manifest.gateway import TlsConfig
 from orchestrator.manifest.model import Manifest, SecretRef, VersionConfig
 
 # Secrets become environment variables, and Linux bounds one of those to 128 KiB.
@@ -26,7 +30,59 @@ def check_world(manifest: Manifest, *, environ: Mapping[str, str]) -> tuple[Diag
         for version, config in model.versions.items()
         for field, message in _version_faults(manifest, config, environ)
     }
+    found |= {manifest.diagnostic(("gateway", *at), message) for at, message in _gateway_faults(manifest)}
     return tuple(sorted(found, key=lambda d: (d.line, d.column, d.field, d.message)))
+
+
+def _gateway_faults(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    gateway = manifest.gateway
+    if gateway.is_open:
+        yield (
+            ("host",),
+            (
+                f"'{gateway.host}' lets other machines in; `auth: off` is for loopback alone; write `auth: required`, "
+                f"and give each caller a key with `modelfleet keys create`"
+            ),
+        )
+    if gateway.tls is None:
+        return
+    faults = list(_tls_file_faults(manifest, gateway.tls))
+    yield from faults or _tls_faults(manifest, gateway.tls)
+
+
+def _tls_file_faults(manifest: Manifest, tls: TlsConfig) -> Iterator[tuple[Path, str]]:
+    for field, file in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
+        if file is not None and (fault := _readable_fault(manifest.path(file), "put the PEM file there")):
+            yield ("tls", field), fault
+
+
+def _tls_faults(manifest: Manifest, tls: TlsConfig) -> Iterator[tuple[Path, str]]:
+    """Loads the files as the gateway will."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key with a password gets a wrong one: without it OpenSSL would ask the terminal.
+        context.load_cert_chain(manifest.path(tls.certificate), manifest.path(tls.key), password="")
+    except (ssl.SSLError, ValueError) as exc:
+        fault = f"it and the certificate are no pair of PEM files that can be used: {_reason(exc)}"
+        yield ("tls", "key"), f"{fault}; give the certificate's own key, without a password"
+    if tls.client_ca is None:
+        return
+    try:
+        context.load_verify_locations(manifest.path(tls.client_ca))
+    except ssl.SSLError as exc:
+        yield ("tls", "client_ca"), f"no PEM file of certificates: {_reason(exc)}; give the authority's certificate"
+
+
+def _reason(exc: Exception) -> str:
+    reason = exc.reason if isinstance(exc, ssl.SSLError) and exc.reason else str(exc)
+    return reason.replace("_", " ").lower()
+
+
+def _readable_fault(path: FilePath, remedy: str) -> str:
+    try:
+        return _file_fault(path, f"{remedy}, or correct the path")
+    except OSError as exc:
+        return f"'{path}' cannot be read: {exc.strerror}; check its permissions"
 
 
 def _version_faults(
@@ -90,11 +146,8 @@ def _secret_fault(manifest: Manifest, secret: SecretRef, environ: Mapping[str, s
         if secret.env not in environ:
             return f"'{secret.env}' is not set where this was checked; export it before `modelfleet up`, or use `file:`"
         return "" if environ[secret.env] else f"'{secret.env}' is set but empty; give it a value"
-    path = manifest.base_dir / (secret.file or "")
-    try:
-        return _file_fault(path, "write the secret into it, or correct the path") or _secret_content_fault(path)
-    except OSError as exc:
-        return f"'{path}' cannot be read: {exc.strerror}; check its permissions"
+    path = manifest.path(secret.file or "")
+    return _readable_fault(path, "write the secret into it") or _secret_content_fault(path)
 
 
 def _secret_content_fault(path: FilePath) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,19 +13,27 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.manifest import (
+    AccessLogConfig,
     BatchingConfig,
     Manifest,
     ManifestError,
     ModelConfig,
+    RateLimitConfig,
+    RetryConfig,
     SecretRef,
+    ShadowConfig,
     VersionConfig,
     check_world,
     load,
     load_file,
 )
+from tests.fakes.certificates import self_signed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = Path("/srv/fleet")
+
+
+RUNS = "defaults: {source: m, backend: onnx}"
 
 
 def read(text: str) -> Manifest:
@@ -48,6 +57,14 @@ class TestLoad:
         assert manifest.models["iris"].traffic == {"1": 90, "2": 10}
         assert manifest.models["digits"].versions["1"].batching == BatchingConfig(64, 0)
         assert manifest.base_dir == REPOSITORY / "configs"
+
+    def test_accepts_the_example_of_traffic_settings(self) -> None:
+        manifest = load_file(REPOSITORY / "configs" / "traffic.yaml")
+
+        assert manifest.models["iris"].sticky == "header:x-user"
+        assert manifest.models["digits"].rate_limit == RateLimitConfig(50, 100)
+        assert manifest.gateway.access_log == AccessLogConfig(0.1)
+        assert not manifest.gateway.is_open
 
     def test_fills_in_safe_defaults(self) -> None:
         manifest = read("models: {}")
@@ -165,6 +182,70 @@ class TestInheritance:
         config = version("{backend: onnx, source: m}", defaults="{image: a/b, port: 9000}")
 
         assert (config.image, config.backend, config.port) == (None, "onnx", 8000)
+
+
+class TestRouting:
+    def test_a_version_inherits_each_part_of_its_retries(self) -> None:
+        found = version(
+            "{retry: {on: [connect, reset, 503]}}",
+            model="retry: {max: 1},",
+            defaults="{source: m, backend: onnx, retry: {budget: 0.1}}",
+        )
+
+        assert found.retry == RetryConfig(budget=0.1, max=1, on=("connect", "reset", "503"))
+
+    def test_a_version_says_how_its_replicas_are_chosen_and_left_alone(self) -> None:
+        found = version("{source: m, backend: onnx, balance: peak_ewma, eject: false, websocket: true}")
+
+        assert (found.balance, found.eject, found.websocket) == ("peak_ewma", False, True)
+
+    def test_nothing_is_retried_when_the_list_of_causes_is_empty(self) -> None:
+        assert version("{source: m, backend: onnx, retry: {on: []}}").retry.on == ()
+
+    @pytest.mark.parametrize("sticky", ["header:x-user", "cookie:session_id"])
+    def test_a_model_keeps_callers_by_a_field_or_a_cookie(self, sticky: str) -> None:
+        assert iris(f"{{sticky: {sticky}, versions: {{1: {{}}}}}}", RUNS).sticky == sticky
+
+    def test_a_model_keeps_callers_by_key_where_keys_are_required(self) -> None:
+        found = iris("{sticky: key, versions: {1: {}}}", f"gateway: {{auth: required}}\n{RUNS}")
+
+        assert found.sticky == "key"
+
+    def test_a_shadow_takes_copies_beside_the_version_with_the_traffic(self) -> None:
+        found = iris("{shadow: {version: 2, percent: 12.5}, versions: {1: {}, 2: {}}, traffic: {1: 100}}", RUNS)
+
+        assert found.shadow == ShadowConfig(version="2", percent=12.5)
+
+    def test_a_shadow_may_have_a_share_of_the_traffic_itself(self) -> None:
+        found = iris("{shadow: {version: 2}, versions: {1: {}, 2: {}}, traffic: {1: 90, 2: 10}}", RUNS)
+
+        assert found.shadow == ShadowConfig(version="2")
+
+    def test_a_rate_limit_lets_one_second_through_at_once_unless_it_says_more(self) -> None:
+        found = iris("{rate_limit: {requests_per_s: 2.5}, versions: {1: {}}}", RUNS)
+
+        assert found.rate_limit == RateLimitConfig(requests_per_s=2.5, burst=None)
+
+
+class TestGateway:
+    def test_runs_as_many_processes_as_there_are_cores_when_told_auto(self) -> None:
+        assert read("{gateway: {processes: auto}, models: {}}").gateway.processes == 0
+
+    @pytest.mark.parametrize(
+        ("written", "log"),
+        [("true", AccessLogConfig()), ("false", None), ("{share: 0.01}", AccessLogConfig(share=0.01))],
+    )
+    def test_writes_an_access_log_when_told(self, written: str, log: AccessLogConfig | None) -> None:
+        assert read(f"{{gateway: {{access_log: {written}}}, models: {{}}}}").gateway.access_log == log
+
+    @pytest.mark.parametrize(
+        ("host", "is_open"),
+        [("127.0.0.1", False), ("127.8.8.8", False), ("::1", False), ("localhost", False),
+         ("0.0.0.0", True), ("10.0.0.7", True), ("::", True), ("models.example", True)],
+    )  # fmt: skip
+    def test_is_open_when_others_than_this_machine_reach_it_without_a_key(self, host: str, is_open: bool) -> None:
+        assert read(f"{{gateway: {{host: '{host}'}}, models: {{}}}}").gateway.is_open == is_open
+        assert not read(f"{{gateway: {{host: '{host}', auth: required}}, models: {{}}}}").gateway.is_open
 
 
 class TestTraffic:
@@ -434,6 +515,55 @@ class TestCheckWorld:
             f"models.yaml:10:17: models.a.secrets.D.file: '{tmp_path}/binary' is not UTF-8 text; a secret becomes an "
             "environment variable; encode it, for example as base64",
         ]
+
+    def test_refuses_a_gateway_that_is_open_to_strangers(self, tmp_path: Path) -> None:
+        assert self.check(tmp_path, "gateway:\n  host: 0.0.0.0\nmodels: {}\n") == [
+            "models.yaml:2:9: gateway.host: '0.0.0.0' lets other machines in; `auth: off` is for loopback alone; write "
+            "`auth: required`, and give each caller a key with `modelfleet keys create`"
+        ]
+        assert self.check(tmp_path, "{gateway: {host: 0.0.0.0, auth: required}, models: {}}") == []
+
+    def test_is_content_with_a_certificate_and_its_key(self, tmp_path: Path) -> None:
+        made = self_signed(tmp_path)
+        tls = f"{{certificate: {made.certificate.name}, key: {made.key.name}, client_ca: {made.certificate}}}"
+
+        assert self.check(tmp_path, f"{{gateway: {{tls: {tls}}}, models: {{}}}}") == []
+
+    def test_names_every_file_of_tls_that_is_not_there(self, tmp_path: Path) -> None:
+        (tmp_path / "tls").mkdir()
+        text = "gateway:\n  tls:\n    certificate: tls/a.pem\n    key: tls\n    client_ca: /absent/ca.pem\nmodels: {}\n"
+
+        assert self.check(tmp_path, text) == [
+            f"models.yaml:3:18: gateway.tls.certificate: '{tmp_path}/tls/a.pem' does not exist; "
+            "put the PEM file there, or correct the path",
+            f"models.yaml:4:10: gateway.tls.key: '{tmp_path}/tls' is neither a file nor a folder; "
+            "put the PEM file there, or correct the path",
+            "models.yaml:5:16: gateway.tls.client_ca: '/absent/ca.pem' does not exist; "
+            "put the PEM file there, or correct the path",
+        ]
+
+    def test_refuses_a_key_of_another_certificate_and_an_authority_that_is_none(self, tmp_path: Path) -> None:
+        one, other = self_signed(tmp_path, "one"), self_signed(tmp_path, "other")
+        tls = f"{{certificate: {one.certificate}, key: {other.key}, client_ca: {other.key}}}"
+
+        key, authority = self.check(tmp_path, f"{{gateway: {{tls: {tls}}}, models: {{}}}}")
+
+        assert "gateway.tls.key: it and the certificate are no pair of PEM files that can be used" in key
+        assert "gateway.tls.client_ca: no PEM file of certificates" in authority
+        assert "give the authority's certificate" in authority
+
+    def test_refuses_a_key_that_needs_a_password(self, tmp_path: Path) -> None:
+        made = self_signed(tmp_path)
+        locked = tmp_path / "locked.key"
+        command = ["openssl", "ec", "-in", str(made.key), "-aes256", "-passout", "pass:secret", "-out", str(locked)]
+        subprocess.run(command, check=True, capture_output=True)
+
+        found = self.check(
+            tmp_path, f"{{gateway: {{tls: {{certificate: {made.certificate}, key: {locked}}}}}, models: {{}}}}"
+        )
+
+        assert len(found) == 1
+        assert found[0].endswith("give the certificate's own key, without a password")
 
     def test_reads_the_requirements_of_a_python_model(self, tmp_path: Path) -> None:
         (tmp_path / "m").mkdir()

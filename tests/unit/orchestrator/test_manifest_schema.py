@@ -16,8 +16,20 @@ from orchestrator.manifest import ManifestError, json_schema, load
 from orchestrator.manifest.schema import reference
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+class Words(yaml.SafeLoader):
+    """YAML 1.2, as manifests and editors read it: `on` and `off` are words."""
+
+
+Words.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in found if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
 TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),),
+    "array": (list,),
 }  # fmt: skip
 ANNOTATIONS = {"$schema", "title", "description", "default"}
 
@@ -26,6 +38,8 @@ def conforms(value: Any, schema: dict[str, Any]) -> bool:
     checks = {
         "type": lambda want: any(_is(value, each) for each in ([want] if isinstance(want, str) else want)),
         "enum": lambda options: value in options,
+        "items": lambda each: not isinstance(value, list) or all(conforms(item, each) for item in value),
+        "uniqueItems": lambda _: not isinstance(value, list) or len({repr(item) for item in value}) == len(value),
         "anyOf": lambda schemas: any(conforms(value, each) for each in schemas),
         "pattern": lambda pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
         "maxLength": lambda most: not isinstance(value, str) or len(value) <= most,
@@ -55,8 +69,9 @@ def _is(value: Any, name: str) -> bool:
 
 
 class TestJsonSchema:
-    def test_accepts_the_example_manifest(self) -> None:
-        document = yaml.safe_load((REPOSITORY / "configs" / "models.yaml").read_text())
+    @pytest.mark.parametrize("name", ["models.yaml", "traffic.yaml"])
+    def test_accepts_the_example_manifest(self, name: str) -> None:
+        document = yaml.load((REPOSITORY / "configs" / name).read_text(), Words)
 
         assert conforms(document, json_schema())
 
@@ -74,6 +89,15 @@ class TestJsonSchema:
             "{gateway: {port: 0}, models: {}}",
             "{defaults: {scaling: {min: 0}}, models: {}}",
             "{defaults: {env: {MODELFLEET_PORT: x}}, models: {}}",
+            '{defaults: {retry: {"on": [connect, connect]}}, models: {}}',
+            '{defaults: {retry: {"on": [timeout]}}, models: {}}',
+            "{defaults: {balance: any}, models: {}}",
+            "{gateway: {processes: 0}, models: {}}",
+            "{gateway: {tls: {certificate: a}}, models: {}}",
+            "{gateway: {access_log: {share: 2}}, models: {}}",
+            'models: {iris: {sticky: user, versions: {"1": {source: m, backend: onnx}}}}',
+            'models: {iris: {shadow: {}, versions: {"1": {source: m, backend: onnx}}}}',
+            'models: {iris: {rate_limit: {requests_per_s: 0}, versions: {"1": {source: m, backend: onnx}}}}',
         ],
     )
     def test_refuses_what_load_refuses_in_one_field(self, text: str) -> None:
@@ -81,6 +105,21 @@ class TestJsonSchema:
             load(text, file="models.yaml", base_dir=Path("/"))
 
         assert not conforms(yaml.safe_load(text), json_schema())
+
+    def test_accepts_every_way_to_write_a_routing_field(self) -> None:
+        text = """
+        gateway: {processes: auto, auth: "off", access_log: true, tls: {certificate: a, key: b}}
+        defaults: {source: m, backend: onnx, retry: {budget: 0, max: 1, "on": [connect, 503, "reset"]}, websocket: true}
+        models:
+          iris:
+            sticky: header:x-user
+            shadow: {version: 1, percent: 10, tolerance: 0.001}
+            rate_limit: {requests_per_s: 0.5, burst: 3}
+            versions: {"1": {}, "2": {balance: least, eject: false}}
+        """
+        load(text, file="models.yaml", base_dir=Path("/"))
+
+        assert conforms(yaml.safe_load(text), json_schema())
 
     def test_describes_every_field(self) -> None:
         def undescribed(schema: dict[str, Any], path: str) -> list[str]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from orchestrator.adapters.gateway import GatewayFailed, GatewayProcess, Listener, bind_problem, make_table
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.config import Config
+from orchestrator.core.entities import ModelSettings, RateLimit, RouteSettings, Shadow
+from orchestrator.core.plan import RoutedModel, RoutedVersion
 from orchestrator.loops.prepare import listener_of
-from orchestrator.manifest import Manifest
+from orchestrator.manifest import Manifest, load
+from router import contract
+from router.config import Config as GatewayConfig
+from router.config import Tls
 
 
 @pytest.fixture
@@ -105,6 +111,77 @@ class TestBindProblem:
 
     def test_an_address_of_another_machine_is_told(self) -> None:
         assert "cannot assign" in bind_problem("192.0.2.1", 8080)
+
+
+MANIFEST = """
+gateway:
+  processes: auto
+  auth: required
+  tls: {certificate: tls/server.pem, key: /etc/tls/server.key}
+  access_log: {share: 0.25}
+  limits: {connections_per_address: 7, write_timeout_s: 3, held_bytes: 2Mi}
+models: {}
+"""
+
+
+class TestListener:
+    def test_of_a_manifest_is_what_a_gateway_reads(self, state: StateDir, tmp_path: Path) -> None:
+        manifest = load(MANIFEST, file="models.yaml", base_dir=tmp_path)
+
+        config = msgspec.convert(_process(state)._config(listener_of(manifest, Config(tmp_path))), GatewayConfig)
+
+        assert (config.processes, config.auth, config.access_log_share) == (0, "required", 0.25)
+        assert config.tls == Tls(f"{tmp_path}/tls/server.pem", "/etc/tls/server.key")
+        assert config.access_log == str(state.logs / "access.log")
+        assert (config.limits.connections_per_address, config.limits.write_timeout_s) == (7, 3.0)
+        assert config.limits.held_bytes == 2 << 20
+
+    def test_without_tls_and_access_log_has_neither(self, state: StateDir, listener: Listener) -> None:
+        config = msgspec.convert(_process(state)._config(listener), GatewayConfig)
+
+        assert (config.tls, config.access_log, config.auth, config.processes) == (None, "", "off", 1)
+
+    def test_says_every_setting_by_its_name_in_the_manifest(self, tmp_path: Path) -> None:
+        plain = listener_of(load("models: {}", file="models.yaml", base_dir=tmp_path), Config(tmp_path)).facts()
+
+        facts = listener_of(load(MANIFEST, file="models.yaml", base_dir=tmp_path), Config(tmp_path)).facts()
+
+        assert {name: value for name, value in facts.items() if plain[name] != value} == {
+            "processes": "auto",
+            "auth": "required",
+            "tls.certificate": f"{tmp_path}/tls/server.pem",
+            "tls.key": "/etc/tls/server.key",
+            "access_log": "25% of the requests",
+            "limits.connections_per_address": "7",
+            "limits.write_timeout_s": "3",
+            "limits.held_bytes": "2097152",
+        }
+
+    @pytest.mark.parametrize(
+        ("host", "tls", "url"),
+        [("0.0.0.0", {}, "http://127.0.0.1:8443"), ("::1", {}, "http://[::1]:8443"),
+         ("models.example", {"certificate": "a", "key": "b"}, "https://models.example:8443")],
+    )  # fmt: skip
+    def test_has_a_url_that_clients_can_use(self, host: str, tls: dict[str, str], url: str) -> None:
+        assert Listener(host, 8443, 8082, {}, tls=tls).url == url
+
+
+def test_a_table_carries_every_setting_of_versions_and_models() -> None:
+    settings = RouteSettings(
+        retry_on=("503",), retry_max=1, retry_budget=0.5, eject=False, balance="least", websocket=True
+    )
+    of_model = ModelSettings("cookie:session", Shadow("2", 10.0, 5, 0.01, 3), RateLimit(50.0, 60))
+    versions = {"1": RoutedVersion(settings), "2": RoutedVersion(RouteSettings())}
+    routed = {"iris": RoutedModel(versions, {"1": 100}, {}, of_model)}
+
+    table = make_table(epoch="e", revision=1, cluster="demo", routed=routed, replicas={})
+
+    contract.check(table)
+    model = contract.decode(contract.encode(table)).models["iris"]
+    assert {name: getattr(model.versions["1"], name) for name in RouteSettings.__slots__} == asdict(settings)
+    assert model.sticky == "cookie:session"
+    assert model.shadow == contract.Shadow("2", 10.0, 5, 0.01, 3)
+    assert model.rate_limit == contract.RateLimit(50.0, 60)
 
 
 def test_a_table_of_nothing_has_its_number_and_cluster() -> None:

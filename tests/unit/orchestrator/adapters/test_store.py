@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
-from orchestrator.adapters.store import Store, StoredRevision
-from orchestrator.core.entities import Desired
+from orchestrator.adapters.store import Store, StoredRevision, revisions
+from orchestrator.core.entities import Desired, ModelSettings, RouteSettings
 from orchestrator.core.errors import UserError
 
 
@@ -24,6 +25,42 @@ def _revise(store: Store, operation: str) -> StoredRevision:
         operation=operation, kind="apply", file="models.yaml", base_dir="/", summary="+a", manifest="models: {}",
         desired=Desired(),
     )  # fmt: skip
+
+
+# As the release before retries, stickiness and shadows wrote it.
+EARLIER_DESIRED = """{"revision":1,"models":{"iris":{"name":"iris","versions":{"1":{"spec":{"model":"iris","version":"1",
+"backend":"sklearn","artifact":"a1","runtime":"r","env":[],"secrets":[],"resources":{"cpus":1.0,"memory_bytes":536870912,
+"pids":256},"port":8000,"egress":false,"settings":"{}"},"digest":"5c00","replicas":2,"concurrency":8,"queue_max":1000,
+"queue_timeout_ms":5000,"request_timeout_ms":60000,"idempotent":false,"startup_timeout_s":300.0,"drain_timeout_s":45.0}},
+"traffic":{"1":100},"labels":{"stable":"1"}}}}"""
+EARLIER_ROUTED = """[7,{"iris":{"versions":{"1":{"settings":{"concurrency":8,"queue_max":1000,"queue_timeout_ms":5000,
+"request_timeout_ms":60000,"idempotent":false},"replicas":["a"],"state":"","drain_timeout_s":45.0}},"weights":{"1":100},
+"labels":{"stable":"1"}}}]"""
+
+
+class TestAnEarlierRelease:
+    def test_left_revisions_that_are_read_with_the_defaults_of_newer_fields(self, store: Store) -> None:
+        _revise(store, store.add_operation("apply", "{}", "").id)
+        with store._engine.begin() as connection:
+            connection.execute(update(revisions).values(desired=EARLIER_DESIRED))
+
+        stored = store.current_revision()
+
+        assert stored is not None
+        model = stored.desired.models["iris"]
+        wanted = model.versions["1"]
+        assert (wanted.replicas, wanted.concurrency, wanted.idempotent, wanted.drain_timeout_s) == (2, 8, False, 45.0)
+        assert wanted.route_settings == RouteSettings(concurrency=8, idempotent=False)
+        assert model.settings == ModelSettings()
+
+    def test_left_a_routing_that_is_read_with_the_defaults_of_newer_fields(self, store: Store) -> None:
+        store.put("routed", EARLIER_ROUTED)
+
+        revision, routed = store.routed()
+
+        assert (revision, routed["iris"].versions["1"].replicas) == (7, ("a",))
+        assert routed["iris"].versions["1"].settings == RouteSettings(concurrency=8, idempotent=False)
+        assert routed["iris"].settings == ModelSettings()
 
 
 class TestRevisions:

@@ -31,7 +31,8 @@ def key(name: str) -> VersionKey:
 
 def version(name: str, replicas: int = 1, spec: str = "a", **settings: Any) -> DesiredVersion:
     model, number = name.split("@")
-    return DesiredVersion(ReplicaSpec(model, number, "sklearn", spec, "runtime"), spec, replicas, **settings)
+    made_of = ReplicaSpec(model, number, "sklearn", spec, "runtime")
+    return DesiredVersion(spec=made_of, digest=spec, replicas=replicas, **settings)
 
 
 def desired(

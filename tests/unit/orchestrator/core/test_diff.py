@@ -7,10 +7,21 @@ from dataclasses import fields, replace
 import pytest
 
 from orchestrator.core.diff import Change, digest, preview, render
-from orchestrator.core.entities import Desired, DesiredVersion, Observed, ReplicaSpec, Resources
+from orchestrator.core.entities import (
+    Desired,
+    DesiredVersion,
+    ModelSettings,
+    Observed,
+    RateLimit,
+    ReplicaSpec,
+    Resources,
+    RouteSettings,
+    Shadow,
+)
 from tests.unit.orchestrator.core.builders import desired, observed, replica, version
 
 HASH_A, HASH_B = "a1" * 32, "b2" * 32
+SETTINGS = ModelSettings("header:x-user", Shadow("2", percent=10), RateLimit(50, 50))
 SPEC = ReplicaSpec("iris", "1", "sklearn", HASH_A, f"sha256:{HASH_A}", settings='{"batching":null}')
 
 
@@ -19,7 +30,7 @@ def lines(before: Desired, after: Desired, world: Observed | None = None) -> lis
 
 
 def of(spec: ReplicaSpec, replicas: int = 1) -> Desired:
-    return desired(DesiredVersion(spec, spec.digest(), replicas))
+    return desired(DesiredVersion(spec=spec, digest=spec.digest(), replicas=replicas))
 
 
 class TestVersions:
@@ -71,6 +82,24 @@ class TestVersions:
         assert lines(desired(version("iris@1")), after) == [
             "~ iris@1  change settings, no restart  (concurrency 32 -> 64; drain_timeout_s 30 -> 45)"
         ]
+
+    def test_settings_of_retries_and_balancing_restart_nothing(self):
+        settings = {"retry_on": ("connect", "reset", "503"), "retry_max": 0, "eject": False, "balance": "least"}
+
+        assert lines(desired(version("iris@1")), desired(version("iris@1", **settings))) == [
+            "~ iris@1  change settings, no restart  (retry_max 2 -> 0; retry_on [connect, reset] -> [connect, reset, 503]; "
+            "eject true -> false; balance two_choices -> least)"
+        ]
+
+    @pytest.mark.parametrize("name", RouteSettings.__slots__)
+    def test_no_setting_of_the_gateway_can_change_unseen(self, name):
+        values = {"idempotent": False, "eject": False, "websocket": True, "retry_on": (), "balance": "least"}
+        after = desired(version("iris@1", **{name: values.get(name, 7)}))
+
+        (line,) = lines(desired(version("iris@1")), after)
+
+        assert "no restart" in line
+        assert name in line
 
     def test_the_same_twice_changes_nothing(self):
         assert preview(of(SPEC), of(SPEC), Observed()) == ()
@@ -149,6 +178,26 @@ class TestTraffic:
             "~ iris  traffic 1=90 2=10 -> 1=50 2=50",
             "~ iris  labels none -> stable=2",
         ]
+
+
+class TestSettingsOfAModel:
+    def test_are_shown_before_and_after(self):
+        bare = desired(version("iris@1"), version("iris@2"))
+        models = {"iris": replace(bare.models["iris"], settings=SETTINGS)}
+
+        assert lines(bare, replace(bare, models=models)) == [
+            "~ iris  sticky none -> header:x-user  (no restart)",
+            "~ iris  shadow none -> {version: 2, percent: 10, queue_max: 100, tolerance: 0, samples_per_minute: 10}  "
+            "(no restart)",
+            "~ iris  rate_limit none -> {requests_per_s: 50, burst: 50}  (no restart)",
+        ]
+        assert lines(replace(bare, models=models), bare)[0] == "~ iris  sticky header:x-user -> none  (no restart)"
+
+    def test_of_a_new_model_are_shown(self):
+        bare = desired(version("iris@1"), version("iris@2"))
+        models = {"iris": replace(bare.models["iris"], settings=SETTINGS)}
+
+        assert "+ iris  sticky header:x-user  (new model)" in lines(Desired(), replace(bare, models=models))
 
 
 class TestRender:
