@@ -1,41 +1,77 @@
-"""`python -m router`: one gateway process, under a control plane (`--config`) or alone (`--table`)."""
+"""`python -m router`: a gateway, under a control plane (`--config`) or alone (`--table`).
+
+Reads the settings and becomes the supervisor of the processes that serve (`supervisor.py`).
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import uvloop
 
 from router.config import Config, ConfigError, Limits, check, limits_from, read_config
 from router.contract import TableError, decode
+from router.job import SupervisorState
+from router.listeners import bind_problem
 from router.log import EventLog
-from router.server import Gateway, bind_problem
-from router.sync import follow_control_plane, follow_file, load_cache
+from router.supervisor import Supervisor, take_state
 
 EXIT_CONFIG = 2
 _LIMITS = {field.name: field.default for field in msgspec.structs.fields(Limits)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    flags = _parser().parse_args(argv)
+    state = take_state()
+    if state is not None:
+        return _revive(flags, state)
     try:
-        config = _config(_parser().parse_args(argv))
+        config = _config(flags)
+        if flags.check:
+            return _try_code()
+        _check_ports(config, flags)
         log = EventLog(config.log_file)
     except (ConfigError, OSError) as exc:
         print(f"Error: {exc}", file=sys.stderr)  # noqa: T201
         return EXIT_CONFIG
     _raise_open_files()
     try:
-        uvloop.run(_run(config, log))
+        supervisor = Supervisor.fresh(config, log)
     except OSError as exc:
         log.error("gateway cannot listen", reason=str(exc))
         return 1
+    return supervisor.run()
+
+
+def _revive(flags: argparse.Namespace, state: SupervisorState) -> int:
+    """Goes on as the supervisor that executed itself anew. Nothing here may end it: others serve meanwhile."""
+    before = msgspec.json.decode(state.config, type=Config)
+    log = EventLog(before.log_file)
+    config: Config | None = None
+    try:
+        config = _config(flags)
+        _check_same_address(before, config)
+    except (ConfigError, OSError) as exc:
+        log.error("gateway not restarted; it goes on as it is", reason=str(exc))
+        config = None
+    return Supervisor.revived(state, config, log).run()
+
+
+def _check_same_address(before: Config, now: Config) -> None:
+    for field in ("host", "port", "metrics_host", "metrics_port"):
+        was, wanted = getattr(before, field), getattr(now, field)
+        if was != wanted:
+            raise ConfigError(f"{field}: {wanted!r} was {was!r}; a running gateway keeps its address; start another")
+
+
+def _try_code() -> int:
+    """Whether the code that would serve can be loaded at all."""
+    import router.worker  # noqa: F401
+
     return 0
 
 
@@ -46,38 +82,30 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(config: Config, log: EventLog) -> None:
-    gateway = Gateway(config, log)
-    if config.table_cache:
-        await load_cache(gateway)
-    await gateway.listen()
-    follow = follow_control_plane if config.control_url else follow_file
-    source = asyncio.create_task(follow(gateway), name="tables")
-    serving = asyncio.create_task(gateway.serve_until_signal(), name="serving")
-    await asyncio.wait((source, serving), return_when=asyncio.FIRST_COMPLETED)
-    if source.done():
-        source.result()  # it never ends but by a fault of ours: do not serve on without tables in silence
-    source.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await source
-    await serving
-
-
 def _config(flags: argparse.Namespace) -> Config:
     if flags.config:
         return read_config(Path(flags.config))
     limits = limits_from({n: v for n in _LIMITS if (v := getattr(flags, n)) is not None}, "limits")
+    if not 0 <= flags.processes <= 256:
+        raise ConfigError(f"--processes: {flags.processes} is not in 0..256; 0 is as many as there are cores")
     config = Config(
         host=flags.host,
         port=flags.port,
         metrics_port=flags.metrics_port,
         table_file=flags.table,
+        processes=flags.processes,
         limits=limits,
         log_file=flags.log_file,
         access_log=flags.access_log,
     )
     check(config, "command line")
     _check_table(Path(flags.table))
+    return config
+
+
+def _check_ports(config: Config, flags: argparse.Namespace) -> None:
+    if flags.config:
+        return  # the control plane looked, and its gateways share ports with their own successors
     for flag, host, port in (
         ("--port", config.host, config.port),
         ("--metrics-port", "127.0.0.1", config.metrics_port),
@@ -85,7 +113,6 @@ def _config(flags: argparse.Namespace) -> Config:
         problem = bind_problem(host, port)
         if problem:
             raise ConfigError(f"{flag}: {port} on {host}: {problem}; it must be free; name another port")
-    return config
 
 
 def _check_table(path: Path) -> None:
@@ -98,15 +125,20 @@ def _check_table(path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m router",
-        description="The gateway. With --table it serves a routing table from a file, read again when it changes.",
+        description="The gateway. With --table it serves a routing table from a file, read again when it changes. "
+        "SIGHUP restarts it without losing a request; SIGTERM ends it when all requests are answered.",
         epilog="example: python -m router --table table.json --port 8080",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", metavar="FILE", help="the control plane's config.json; all else stands in it")
     source.add_argument("--table", metavar="FILE", default="", help="a routing table (docs/CONTRACTS.md)")
+    parser.add_argument("--check", action="store_true", help="read the settings, say what is wrong, and end")
     parser.add_argument("--host", default="127.0.0.1", help="address of the public port (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="public port, 0: any (default: %(default)s)")
     parser.add_argument("--metrics-port", type=int, default=8082, help="private port (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="share the ports; 0: one for each core (default: 1)"
+    )
     parser.add_argument("--log-file", default="", metavar="FILE", help="JSON events; default: standard error")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line a request; default: none")
     limits = parser.add_argument_group("limits")

@@ -21,7 +21,8 @@ class AccessLog:
     """`chance` gives a random number from 0 to 1 for each request."""
 
     def __init__(self, path: str, share: float, chance: Callable[[], float]) -> None:
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        # Unbuffered and appending: lines of several processes stay whole.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
         self._share = share
         self._chance = chance
         self._lines: list[str] = []
@@ -44,8 +45,7 @@ class AccessLog:
             self._flush = None
         lines, self._lines = self._lines, []
         try:
-            self._file.write("".join(line + "\n" for line in lines))
-            self._file.flush()
+            self._file.write("".join(line + "\n" for line in lines).encode())
         except OSError:
             return  # a full disk loses lines, never requests
 

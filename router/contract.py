@@ -135,7 +135,9 @@ class GatewayReport(msgspec.Struct, frozen=True):
 
     `in_flight` counts the requests now inside each replica, replicas that left the table included until they reach
     zero; a replica that is not named has none. `tag` is the table applied now, "" before the first. `ejected` has the
-    replicas that it leaves alone now because they failed, with the reason.
+    replicas that it leaves alone now because they failed, with the reason. It speaks for all processes of the gateway:
+    counts are sums, `tag` is the newest table that every one has applied, `pid` is their supervisor's, and `generation`
+    grows with each hot restart once the processes it started serve.
     """
 
     pid: int
@@ -145,6 +147,7 @@ class GatewayReport(msgspec.Struct, frozen=True):
     queued: dict[str, int] = {}
     draining: bool = False
     ejected: dict[str, str] = {}
+    generation: int = 1
 
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,6 +34,7 @@ class EventLog:
         ts = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"ts": ts, "level": level, "event": event, **keys}, default=str, ensure_ascii=False)
         try:
-            print(line, file=self._file, flush=True)
+            self._file.write(line + "\n")  # in one piece: several processes write to one log
+            self._file.flush()
         except OSError:
             return

@@ -12,11 +12,10 @@ import gc
 import json
 import os
 import random
-import signal
 import socket
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -29,13 +28,16 @@ from router.contract import GatewayReport, Table, decode_in_steps
 from router.core.balance import Replica
 from router.core.table import Fleet
 from router.core.target import Own
+from router.crew import Crew
+from router.listeners import BACKLOG
 from router.log import EventLog
 from router.proto.admin import AdminConnection
 from router.proto.downstream import ClientConnection
 from router.proto.pool import Pool
 from router.proto.timers import Timers
 
-BACKLOG = 4096
+# A retiring process closes idle connections so long before its end.
+LAST_S = 2.0
 # A table is put in force in stretches of this length, so that no request waits longer behind one.
 _STRETCH_S = 0.001
 
@@ -43,9 +45,10 @@ _STRETCH_S = 0.001
 class Gateway:
     """Everything that the connections of one process share."""
 
-    def __init__(self, config: Config, log: EventLog) -> None:
+    def __init__(self, config: Config, log: EventLog, crew: Crew | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.config = config
+        self.crew = crew or Crew()
         self.log = log
         self.timers = Timers(loop)
         self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
@@ -53,12 +56,14 @@ class Gateway:
         self.admin_connections: set[AdminConnection] = set()
         self.unrouted: dict[int, int] = {}
         self.is_draining = False
+        self.has_successor = False  # draining, but the gateway as a whole goes on
+        self.has_table = asyncio.Event()
         self.access_log: AccessLog | None = None
         if config.access_log:
             self.access_log = AccessLog(config.access_log, config.access_log_share, random.random)
         loop.set_exception_handler(self._report_fault)
-        self._started_at = time.time()
-        self._listeners: list[asyncio.Server] = []
+        self._public: list[asyncio.Server] = []
+        self._private: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._applying = asyncio.Lock()
         # Unique without asking the system's random source for every request.
@@ -89,15 +94,19 @@ class Gateway:
         self._id_count += 1
         return b"00-%b%016x-%016x-00" % (self._trace_prefix, self._id_count, self._id_count)
 
+    @property
+    def is_ending(self) -> bool:
+        return self.is_draining and not self.has_successor
+
     def count_unrouted(self, status: int) -> None:
         self.unrouted[status] = self.unrouted.get(status, 0) + 1
 
     def answer_own(self, own: Own) -> tuple[int, bytes]:
         """The answer to one of the gateway's own paths: status and JSON."""
         if own is Own.LIVE:
-            return (503, b'{"live": false}') if self.is_draining else (200, b'{"live": true}')
+            return (503, b'{"live": false}') if self.is_ending else (200, b'{"live": true}')
         if own is Own.READY:
-            ready = bool(self.fleet.tag) and not self.is_draining
+            ready = bool(self.fleet.tag) and not self.is_ending
             return (200, b'{"ready": true}') if ready else (503, b'{"ready": false}')
         about = {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
         return 200, json.dumps(about).encode()
@@ -107,7 +116,7 @@ class Gateway:
         if path == b"/metrics":
             return b"text/plain; version=0.0.4; charset=utf-8", self._metrics()
         if path == b"/healthz":
-            return b"application/json", b'{"status": "draining"}' if self.is_draining else b'{"status": "ok"}'
+            return b"application/json", b'{"status": "draining"}' if self.is_ending else b'{"status": "ok"}'
         if path == b"/report":
             return b"application/json", msgspec.json.encode(self.report())
         if path == b"/debug/state":
@@ -117,36 +126,48 @@ class Gateway:
     def report(self) -> GatewayReport:
         queued = {f"{lane.model}/{lane.version}": lane.queued for lane in self.fleet.lanes.values() if lane.queued}
         return GatewayReport(
-            pid=os.getpid(),
+            pid=self.crew.pid,
+            generation=self.crew.generation,
             tag=self.fleet.tag,
-            started_at=self._started_at,
+            started_at=self.crew.started_at,
             in_flight=self.fleet.in_flight(),
             queued=queued,
-            draining=self.is_draining,
+            draining=self.is_ending,
             ejected=self.fleet.ejected(time.monotonic()),
         )
 
     # life
 
-    async def listen(self) -> None:
-        """Opens both ports. Shared with a successor (SO_REUSEPORT), so that one can start before the other ends."""
-        loop = asyncio.get_running_loop()
+    async def listen(
+        self, public: Sequence[socket.socket] | None = None, private: Sequence[socket.socket] | None = None
+    ) -> None:
+        """Accepts connections: from the supervisor's sockets, or, in a process on its own, from new ones."""
         config = self.config
-        for factory, host, port in (
-            (lambda: ClientConnection(self), config.host, config.port),
-            (lambda: AdminConnection(self), config.metrics_host, config.metrics_port),
-        ):
-            server = await loop.create_server(factory, host, port, reuse_port=True, backlog=BACKLOG)
-            self._listeners.append(server)
+        self._public = await self._accept(lambda: ClientConnection(self), config.host, config.port, public)
+        self._private = await self._accept(
+            lambda: AdminConnection(self), config.metrics_host, config.metrics_port, private
+        )
         self.log.info("gateway listening", address=self.address, metrics=self.metrics_address, pid=os.getpid())
+
+    async def _accept(
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        host: str,
+        port: int,
+        sockets: Sequence[socket.socket] | None,
+    ) -> list[asyncio.Server]:
+        loop = asyncio.get_running_loop()
+        if sockets is None:
+            return [await loop.create_server(factory, host, port, reuse_port=True, backlog=BACKLOG)]
+        return [await loop.create_server(factory, sock=each, backlog=BACKLOG) for each in sockets]
 
     @property
     def address(self) -> str:
-        return _address(self._listeners[0])
+        return _address(self._public[0])
 
     @property
     def metrics_address(self) -> str:
-        return _address(self._listeners[1])
+        return _address(self._private[0])
 
     async def load(self, raw: bytes) -> Table:
         """Checks a table and puts it in force, while requests go on. Raises `TableError`; nothing is changed then."""
@@ -160,32 +181,45 @@ class Gateway:
         async with self._applying:
             with _collector_paused():
                 await _in_stretches(self.fleet.apply(table, time.monotonic))
+        self.has_table.set()
+        self.crew.applied_table()
         self.log.info("table applied", tag=table.tag, models=len(table.models))
 
-    async def serve_until_signal(self) -> None:
-        """Serves until SIGTERM or SIGINT, then drains."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await stop.wait()
-        await self.drain()
+    async def drain(self, *, has_successor: bool = False) -> None:
+        """Takes nothing new, finishes what is in flight within `drain_timeout_s`, ends the rest.
 
-    async def drain(self) -> None:
-        """Takes nothing new, finishes what is in flight within `drain_timeout_s`, ends the rest."""
+        With a successor an idle connection stays for its next request, whose answer closes it: closed at once, it
+        could take away a request that is on its way.
+        """
+        self.has_successor = has_successor
         self.is_draining = True
         began = time.monotonic()
-        public, *private = self._listeners
-        public.close()
-        for connection in list(self.connections):
-            connection.drain()
-        if self.connections:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), self.config.limits.drain_timeout_s)
+        for server in (*self._public, *(self._private if has_successor else ())):
+            server.close()
+        timeout_s = self.config.limits.drain_timeout_s
+        if has_successor:
+            await self._await_connections(timeout_s - min(LAST_S, timeout_s / 4))
+        self.end_idle()
+        await self._await_connections(timeout_s - (time.monotonic() - began))
         cut = len(self.connections)
         for connection in list(self.connections):
             connection.abort()
-        for server in private:
+        self._end()
+        self.log.info("gateway drained", took_s=round(time.monotonic() - began, 3), connections_cut=cut)
+
+    def end_idle(self) -> None:
+        """Closes idle connections now, if it drains, and others after their answer."""
+        if self.is_draining:
+            for connection in list(self.connections):
+                connection.drain()
+
+    async def _await_connections(self, timeout_s: float) -> None:
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), max(0.0, timeout_s))
+
+    def _end(self) -> None:
+        for server in self._private:
             server.close()
         for admin in list(self.admin_connections):
             admin.close()
@@ -193,7 +227,6 @@ class Gateway:
             replica.pool.close()
         if self.access_log is not None:
             self.access_log.close()
-        self.log.info("gateway drained", took_s=round(time.monotonic() - began, 3), connections_cut=cut)
 
     def _report_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours. The loop has closed the connection that it happened on; the others go on."""
@@ -212,7 +245,7 @@ class Gateway:
         gauges = {
             "modelfleet_gateway_connections": ("Client connections open now.", float(len(self.connections))),
             "modelfleet_gateway_models": ("Models in the routing table.", float(len(self.fleet.models))),
-            "modelfleet_gateway_started_at_seconds": ("When this process started.", self._started_at),
+            "modelfleet_gateway_started_at_seconds": ("When this gateway started.", self.crew.started_at),
         }
         return metrics.render(self.fleet.lanes.values(), self.unrouted, gauges)
 
@@ -281,19 +314,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def bind_problem(host: str, port: int) -> str:
-    """Why nobody should listen on `host:port`, "" when it is free: SO_REUSEPORT would share it in silence."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as exc:
-            return (exc.strerror or str(exc)).lower()
-    return ""
 
 
 def _address(server: asyncio.Server) -> str:

@@ -111,7 +111,7 @@ def _stamp(path: Path) -> object:
 
 def _keep(path: Path, body: bytes) -> None:
     """Replaces the kept table in one step; readable by its owner alone."""
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")  # processes of one gateway keep the same file
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(body)
         file.flush()

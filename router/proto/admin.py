@@ -71,11 +71,12 @@ class AdminConnection(asyncio.Protocol):
             self._refuse(Refusal(404, "NOT_FOUND", "this port serves /metrics, /healthz, /report and /debug/state"))
             return
         kind, body = found
+        keep_alive = head.keep_alive and not self._gateway.is_draining
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (kind, len(body), b"" if head.keep_alive else b"connection: close\r\n", _shown(head.method, body))
+            % (kind, len(body), b"" if keep_alive else b"connection: close\r\n", _shown(head.method, body))
         )
-        if not head.keep_alive:
+        if not keep_alive:
             self._transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
