@@ -18,6 +18,7 @@ from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
 from router.core.split import Split
+from router.core.sticky import Shares, Sticky
 from router.core.target import Target
 
 _MODELS_PER_STEP: Final = 32
@@ -28,7 +29,7 @@ ReplicaKey = tuple[str, str, int]
 class Model:
     """One model as routed: its lanes by version and by label, and who takes the next unpinned request."""
 
-    __slots__ = ("labels", "lanes", "name", "route", "split")
+    __slots__ = ("labels", "lanes", "name", "route", "shares", "split", "sticky")
 
     def __init__(self, name: str, route: ModelRoute, lanes: dict[str, Lane]) -> None:
         self.name = name
@@ -36,19 +37,27 @@ class Model:
         self.lanes = lanes
         self.labels = {label: lanes[version] for label, version in route.labels.items()}
         self.split = Split(route.weights)
+        self.sticky = Sticky(route.sticky) if route.sticky else None
+        self.shares = Shares(name, route.weights if route.sticky else {})
 
-    def resolve(self, version: str, label: str) -> Lane | Refusal:
-        """The lane for a pinned version, a label, or, with neither, by weight."""
+    def resolve(self, version: str, label: str, head: bytes) -> Lane | Refusal:
+        """The lane for a pinned version, a label, or, with neither, by weight: of the request whose head this is."""
         if version:
             # A pin may name a label too: clients that can say but one word use it for both.
             lane = self.lanes.get(version) or self.labels.get(version)
             return lane or errors.version_not_found(self.name, version, self.lanes)
         if label:
             return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
-        chosen = self.split.pick(self._may_take)
+        chosen = self.split.only if self.split.only is not None else self._choose(head)
         if not chosen:
             return errors.takes_no_traffic(self.name, self.lanes)
         return self.lanes[chosen]
+
+    def _choose(self, head: bytes) -> str:
+        affinity = self.sticky.affinity(head) if self.sticky is not None else None
+        if affinity is None:
+            return self.split.pick(self._may_take)
+        return self.shares.pick(affinity, self._may_take)
 
     def _may_take(self, version: str) -> bool:
         return bool(self.lanes[version].replicas)
@@ -69,12 +78,12 @@ class Fleet:
         self._opened = opened
         self._closed = closed
 
-    def resolve(self, target: Target, pin: str) -> Lane | Refusal:
+    def resolve(self, target: Target, pin: str, head: bytes) -> Lane | Refusal:
         """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it."""
         model = self.models.get(target.model)
         if model is None:
             return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
-        return model.resolve(target.version or ("" if target.label else pin), target.label)
+        return model.resolve(target.version or ("" if target.label else pin), target.label, head)
 
     def apply(self, table: contract.Table, clock: Callable[[], float]) -> Generator[None, None, None]:
         """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""
@@ -111,9 +120,10 @@ class Fleet:
         before = self.models.get(name)
         old = dict(before.lanes) if before else {}
         lanes = {version: self._lane(name, version) for version in route.versions}
-        self.models[name] = Model(name, route, lanes)
+        model = self.models[name] = Model(name, route, lanes)
         kept = {key for version in route.versions.values() for key in _keys(version)}
         for version, version_route in route.versions.items():
+            lanes[version].sticky = model.sticky
             lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)), now)
             old.pop(version, None)
         for lane in old.values():

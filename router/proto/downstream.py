@@ -374,9 +374,10 @@ class ClientConnection(asyncio.Protocol):
         """Where the request goes; None when it was refused here."""
         request = self._request
         target = request.target
-        found = (
-            target if isinstance(target, Refusal) else self._gateway.fleet.resolve(cast(Target, target), request.pin)
-        )
+        if isinstance(target, Refusal):
+            found: Lane | Refusal = target
+        else:
+            found = self._gateway.fleet.resolve(cast(Target, target), request.pin, request.raw)
         if isinstance(found, Lane):
             if found.replicas or not request.is_readiness:
                 return found
