@@ -5,6 +5,7 @@ Read once, checked, passed in. Every message names the file, the field, what was
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -106,11 +107,24 @@ def check(config: Config, source: str) -> None:
         raise ConfigError(
             f"{source}: control_url: {config.control_url!r} is not an http:// or https:// URL; correct it"
         )
+    if config.auth == "off" and not is_loopback(config.host):
+        raise ConfigError(
+            f"{source}: auth: 'off' on host {config.host!r}; other machines reach it, and without keys any "
+            "of them may ask for everything; set auth to required, or host to 127.0.0.1"
+        )
     if config.limits.target_bytes > config.limits.head_bytes:
         raise ConfigError(
             f"{source}: limits.target_bytes: {config.limits.target_bytes} is above head_bytes "
             f"({config.limits.head_bytes}); a target is a part of the head; lower it or raise head_bytes"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener at `host`; a name other than localhost may mean anything."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def limits_from(values: dict[str, Any], source: str) -> Limits:

@@ -26,6 +26,7 @@ from router.access import AccessLog
 from router.config import Config
 from router.contract import GatewayReport, Table, decode_in_steps
 from router.core.balance import Replica
+from router.core.keys import Keyring
 from router.core.table import Fleet
 from router.core.target import Own
 from router.crew import Crew
@@ -52,6 +53,7 @@ class Gateway:
         self.log = log
         self.timers = Timers(loop)
         self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
+        self.keyring = Keyring(config.auth == "required")
         self.connections: set[ClientConnection] = set()
         self.admin_connections: set[AdminConnection] = set()
         self.unrouted: dict[int, int] = {}
@@ -180,6 +182,7 @@ class Gateway:
         """Puts a checked table in force, while requests go on."""
         async with self._applying:
             with _collector_paused():
+                self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
                 await _in_stretches(self.fleet.apply(table, time.monotonic))
         self.has_table.set()
         self.crew.applied_table()

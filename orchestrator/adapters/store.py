@@ -32,10 +32,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from orchestrator.core.entities import Desired
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ConflictError, UserError
+from orchestrator.core.keys import Key
 from orchestrator.core.plan import RoutedModel
 
 KEEP_EVENTS = 20_000
@@ -82,6 +83,20 @@ events = Table(
     Column("replica", String, nullable=False),
     Column("revision", Integer, nullable=False),
     sqlite_autoincrement=True,
+)
+# Made in older state directories too, at the first start of a release that has it.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("digest", String, nullable=False, unique=True),
+    Column("models", Text, nullable=False),
+    Column("requests_per_s", Float, nullable=False),
+    Column("burst", Integer, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 
 
@@ -258,6 +273,31 @@ class Store:
             row = connection.execute(query).mappings().first()
         return None if row is None else StoredOperation(**row)
 
+    # -- API keys -------------------------------------------------------------------------------------------
+
+    def add_key(self, key: Key) -> None:
+        """Raises `ConflictError` for a name that another key has."""
+        values: dict[str, Any] = {f: getattr(key, f) for f in key.__slots__}
+        values["models"] = msgspec.json.encode(key.models).decode()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(api_keys).values(**values))
+        except IntegrityError as exc:
+            raise ConflictError(
+                f"key {key.name!r}: there is one of this name; names are unique; choose another, or revoke that first"
+            ) from exc
+
+    def api_keys(self) -> list[Key]:
+        """Oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at)).mappings()
+            return [_stored_key(row) for row in rows]
+
+    def remove_key(self, id_: str) -> bool:
+        """Whether it was there."""
+        with self._engine.begin() as connection:
+            return connection.execute(delete(api_keys).where(api_keys.c.id == id_)).rowcount > 0
+
     # -- events ---------------------------------------------------------------------------------------------
 
     def add_event(
@@ -328,6 +368,12 @@ def _supersede(connection: Connection, before: int) -> None:
         .where(revisions.c.revision < before, revisions.c.state == "converging")
         .values(state="superseded")
     )
+
+
+def _stored_key(row: Mapping[Any, Any]) -> Key:
+    values = dict(row)
+    values["models"] = msgspec.json.decode(values["models"], type=tuple[str, ...] | None)
+    return Key(**values)
 
 
 def _revision_row(row: StoredRevision) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.engine import LogLine
-from orchestrator.api import doctor, schemas, views
+from orchestrator.api import doctor, keys, schemas, views
+from orchestrator.api.context import Control
 from orchestrator.config import VERSION
 from orchestrator.core import diff
 from orchestrator.core.entities import VersionKey
@@ -55,7 +56,8 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.add_exception_handler(FleetError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.include_router(public)
-    app.include_router(private, prefix="/api/v1", dependencies=[Depends(_authenticate)])
+    for router in (private, keys.router):
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(_authenticate)])
     app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(_authenticate)])
     return app
 
@@ -65,12 +67,6 @@ private = APIRouter()
 internal = APIRouter(include_in_schema=False)
 
 
-def _control(request: Request) -> ControlPlane:
-    control: ControlPlane = request.app.state.control
-    return control
-
-
-Control = Annotated[ControlPlane, Depends(_control)]
 _bearer = HTTPBearer(auto_error=False, description="the token in STATE_DIR/token")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Schema(BaseModel):
@@ -206,6 +206,48 @@ class RollbackRequest(Schema):
     """`revision` None: the one before the current."""
 
     revision: int | None = None
+
+
+class KeyRequest(Schema):
+    """A key to make. `models` None: all that are and will be. `requests_per_s` 0: no limit; `concurrency` 0: no bound
+    on its requests in flight or queued. `expires_in_s` None: never."""
+
+    name: str
+    models: list[str] | None = Field(default=None, min_length=1, max_length=1000)
+    requests_per_s: float = Field(default=0, ge=0, le=1e9)
+    burst: int = Field(default=1, ge=1, le=1_000_000_000)
+    concurrency: int = Field(default=0, ge=0, le=1_000_000_000)
+    expires_in_s: float | None = Field(default=None, gt=0, le=3_153_600_000)
+
+
+class Key(Schema):
+    """One API key; the key itself is kept nowhere. `expires_at` None: never."""
+
+    id: str
+    name: str
+    models: list[str] | None
+    requests_per_s: float
+    burst: int
+    concurrency: int
+    created_at: float
+    expires_at: float | None
+    expired: bool
+
+
+class KeyCreated(Schema):
+    """A new key with its text, which nobody can be told again. `in_force`: the gateway knows it."""
+
+    key: Key
+    secret: str
+    in_force: bool
+    warnings: list[str] = []
+
+
+class KeyRevoked(Schema):
+    """`in_force`: the gateway refuses the key already."""
+
+    key: Key
+    in_force: bool
 
 
 class LogEntry(Schema):

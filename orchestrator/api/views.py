@@ -14,6 +14,7 @@ from orchestrator.adapters.store import StoredEvent, StoredOperation, StoredRevi
 from orchestrator.api import schemas
 from orchestrator.config import VERSION
 from orchestrator.core.entities import DesiredVersion, Replica, VersionKey
+from orchestrator.core.keys import Key
 from orchestrator.core.plan import Verdict
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.control import ControlPlane
@@ -197,3 +198,17 @@ def revision_view(revision: StoredRevision, current: int, *, whole: bool = False
 
 def event_view(event: StoredEvent) -> schemas.Event:
     return schemas.Event(**{field: getattr(event, field) for field in event.__slots__})
+
+
+def key_view(key: Key) -> schemas.Key:
+    return schemas.Key(
+        id=key.id,
+        name=key.name,
+        models=None if key.models is None else list(key.models),
+        requests_per_s=key.requests_per_s,
+        burst=key.burst,
+        concurrency=key.concurrency,
+        created_at=key.created_at,
+        expires_at=key.expires_at or None,
+        expired=bool(key.expires_at) and time.time() >= key.expires_at,
+    )

@@ -84,6 +84,15 @@ class Client:
         given: dict[str, Any] = {name: value for name, value in query.items() if value}
         return cast("list[schemas.Event]", self._call("GET", "/events", **given))
 
+    def api_keys(self) -> list[schemas.Key]:
+        return cast("list[schemas.Key]", self._call("GET", "/keys"))
+
+    def create_key(self, request: dict[str, Any]) -> schemas.KeyCreated:
+        return cast("schemas.KeyCreated", self._call("POST", "/keys", body=request))
+
+    def revoke_key(self, key: str) -> schemas.KeyRevoked:
+        return cast("schemas.KeyRevoked", self._call("DELETE", f"/keys/{quote(key, safe='')}"))
+
     def doctor(self) -> list[schemas.Check]:
         return cast("list[schemas.Check]", self._call("GET", "/doctor", timeout_s=60))
 

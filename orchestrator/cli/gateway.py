@@ -20,6 +20,8 @@ from orchestrator.cli.verb import Session
 # Above any `x-request-timeout-ms` that the gateway grants by default, so that its own answer arrives.
 ANSWER_TIMEOUT_S = 120.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
+KEY_VARIABLE = "MODELFLEET_API_KEY"
+KEY_HINT = f"`modelfleet keys create NAME` makes a key; give it with --key or in {KEY_VARIABLE}"
 FORMS = 'a v2 request {"inputs": [...]} or a TensorFlow Serving one {"instances": [...]}'
 
 
@@ -30,9 +32,11 @@ class Prediction:
     path: str
     body: bytes
 
-    def curl(self, url: str) -> str:
-        """The same request as a command."""
-        return f"curl {shlex.quote(url + self.path)} -d {shlex.quote(self.body.decode(errors='replace').strip())}"
+    def curl(self, url: str, *, with_key: bool = False) -> str:
+        """The same request as a command. A key is named by its variable: a history is no place for it."""
+        field = f' -H "authorization: Bearer ${KEY_VARIABLE}"' if with_key else ""
+        data = shlex.quote(self.body.decode(errors="replace").strip())
+        return f"curl {shlex.quote(url + self.path)}{field} -d {data}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,10 @@ SECTIONS = {
     "Run": ("up", "down", "doctor"),
     "Change": ("init", "validate", "plan", "apply", "rollback", "delete"),
     "Look": ("status", "describe", "events", "logs", "history"),
-    "Use": ("predict", "schema", "version"),
+    "Use": ("predict", "keys", "schema", "version"),
 }
+# Verbs that have verbs of their own, with the functions that they are in the verb's module.
+GROUPS = {"keys": {"create": "create", "list": "list_all", "revoke": "revoke"}}
 VERBS = tuple(name for names in SECTIONS.values() for name in names)
 
 
@@ -115,11 +117,32 @@ def main() -> None:
 
 
 def _load(name: str) -> Any:
-    function: Verb = getattr(importlib.import_module(f"orchestrator.cli.{name}"), name)
-    single = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
-    examples = "".join(f"\n  {each}" for each in function.examples)
-    single.command(name, epilog=f"\b\nExamples:{examples}", no_args_is_help=False)(function)
-    return typer.main.get_command(single)
+    module = importlib.import_module(f"orchestrator.cli.{name}")
+    verbs: dict[str, Verb] = {each: getattr(module, function) for each, function in _functions(name).items()}
+    made = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    if name in GROUPS:
+        firsts = [function.examples[0] for function in verbs.values()]
+        settings = {"help_option_names": ["--help", "-h"]}
+        made.callback(help=module.HELP, epilog=_epilog(firsts), context_settings=settings, invoke_without_command=True)(
+            _show_help
+        )
+        made.info.name = name
+    for each, function in verbs.items():
+        made.command(each, epilog=_epilog(function.examples), no_args_is_help=False)(function)
+    return typer.main.get_command(made)
+
+
+def _show_help(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def _functions(name: str) -> dict[str, str]:
+    return GROUPS.get(name, {name: name})
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\b\nExamples:" + "".join(f"\n  {each}" for each in examples)
 
 
 def _refuse(given: list[str], exc: Any) -> int:

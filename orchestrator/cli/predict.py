@@ -11,10 +11,11 @@ import typer
 
 from orchestrator.cli import gateway, words
 from orchestrator.cli.errors import CliError, UsageError
-from orchestrator.cli.gateway import Answer, Prediction
+from orchestrator.cli.gateway import Answer
 from orchestrator.cli.models import check
 from orchestrator.cli.screen import Column, Grid
 from orchestrator.cli.verb import Session, verb
+from orchestrator.core.keys import PREFIX, is_whole
 
 _NOT_FOUND = ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND")
 
@@ -24,6 +25,7 @@ _NOT_FOUND = ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND")
     "modelfleet predict iris@2 --file configs/examples/iris.json",
     "modelfleet predict iris --label stable --data '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
     "cat request.json | modelfleet predict iris -o json | jq .outputs",
+    "MODELFLEET_API_KEY=$(modelfleet keys create me -q) modelfleet predict iris --file iris.json",
 )
 def predict(
     session: Session,
@@ -41,6 +43,16 @@ def predict(
     timeout_ms: Annotated[
         int | None, typer.Option(min=1, metavar="MS", show_default=False, help="How long the request may take.")
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key",
+            envvar=gateway.KEY_VARIABLE,
+            metavar="KEY",
+            show_default=False,
+            help="The API key, where the gateway wants one.",
+        ),
+    ] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the curl line and the answer's header fields.")
     ] = False,
@@ -56,11 +68,13 @@ def predict(
     request = gateway.prediction(_body(data, file), model, version=version, label=label)
     url = gateway.url_of(session)
     fields = {"x-request-timeout-ms": str(timeout_ms)} if timeout_ms else {}
+    if key:
+        fields["authorization"] = f"Bearer {key}"
     answer = gateway.send(url, "POST", request.path, request.body, fields)
     if verbose:
-        _show_exchange(session, url, request, answer)
+        _show_exchange(session, request.curl(url, with_key=bool(key)), answer)
     if answer.status >= 400:
-        raise _explained(session, gateway.refusal(answer), model, version)
+        raise _explained(session, gateway.refusal(answer), model, version, key)
     show(session, answer)
 
 
@@ -115,20 +129,23 @@ def _body(data: str, file: Path | None) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _show_exchange(session: Session, url: str, request: Prediction, answer: Answer) -> None:
-    session.err.long_line(("> ", "cyan"), request.curl(url))
+def _show_exchange(session: Session, curl: str, answer: Answer) -> None:
+    session.err.long_line(("> ", "cyan"), curl)
     session.err.long_line(("< ", "cyan"), f"status {answer.status}")
     for name, value in answer.fields.items():
         session.err.long_line(("< ", "cyan"), (f"{name}: ", "dim"), value)
 
 
-def _explained(session: Session, refusal: CliError, model: str, version: str) -> CliError:
+def _explained(session: Session, refusal: CliError, model: str, version: str, key: str) -> CliError:
     """With the nearest name, where the name was wrong and the control plane is there to ask."""
     if refusal.code in _NOT_FOUND:
         try:
             check(session, model, version)
         except CliError as nearer:
             refusal.hint = nearer.hint if nearer.hint.startswith(("did you", "there")) else ""
+    elif refusal.code == "UNAUTHENTICATED":
+        is_broken = key.startswith(PREFIX) and not is_whole(key)
+        refusal.hint = "the key was not copied whole: its checksum is wrong" if is_broken else gateway.KEY_HINT
     elif refusal.code == "NOT_READY":
         refusal.hint = f"`modelfleet describe {model}` shows why"
     return refusal

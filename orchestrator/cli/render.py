@@ -172,3 +172,25 @@ def check_lines(checks: Sequence[schemas.Check]) -> list[Line]:
         if not check.ok and check.remedy:
             lines.append([" " * (width + 10), ("-> ", "cyan"), check.remedy])
     return lines
+
+
+def keys_grid(keys: Sequence[schemas.Key]) -> Grid:
+    columns = [
+        Column("ID"), Column("NAME"), Column("MODELS", wraps=True), Column("REQUESTS/S", right=True),
+        Column("BURST", right=True), Column("CONCURRENCY", right=True), Column("CREATED"), Column("EXPIRES"),
+    ]  # fmt: skip
+    grid = Grid(columns)
+    for key in keys:
+        rate, burst = (f"{key.requests_per_s:g}", str(key.burst)) if key.requests_per_s else ("any", "any")
+        expires: Span = "never" if key.expires_at is None else words.moment(key.expires_at)
+        if key.expired:
+            expires = "expired", "bold red"
+        grid.add(
+            (key.id, "bold"), key.name, "all" if key.models is None else ", ".join(key.models), rate, burst,
+            str(key.concurrency or "any"), words.moment(key.created_at), expires,
+        )  # fmt: skip
+    return grid
+
+
+def key_scope(key: schemas.Key) -> str:
+    return "all models" if key.models is None else ", ".join(key.models)

@@ -35,7 +35,17 @@ def show_predictions(session: Session, manifest: Path) -> None:
         try:
             _show_one(session, url, model.name, manifest.parent / "examples" / f"{model.name}.json")
         except CliError as exc:
+            if exc.code == "UNAUTHENTICATED":
+                _say_keys_are_wanted(session)
+                return
             session.say((f"{model.name}: ", "bold"), ("no sample prediction: ", "yellow"), exc.message)
+
+
+def _say_keys_are_wanted(session: Session) -> None:
+    """No key is made in passing: whoever needs one says its name."""
+    session.say("The gateway wants an API key with every request. Make one, and predict with it:")
+    session.say(("$ ", "dim"), (f"export {gateway.KEY_VARIABLE}=$(modelfleet keys create NAME -q)", "cyan"))
+    session.say(("$ ", "dim"), ("modelfleet predict MODEL --data JSON", "cyan"))
 
 
 def _show_one(session: Session, url: str, model: str, example: Path) -> None:

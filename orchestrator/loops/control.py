@@ -28,6 +28,7 @@ from orchestrator.core.plan import Policy
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.keeper import GatewayKeeper
+from orchestrator.loops.keys import Keys
 from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
@@ -68,6 +69,7 @@ class ControlPlane:
         gateway_log = self.state.logs / "gateway.log"
         process = GatewayProcess(self.state.gateway, self.url, self.state.token_file, gateway_log)
         self.keeper = GatewayKeeper(process, self.journal, self._client, self._threads)
+        self.keys = Keys(self.store, self.board, self.keeper, self.journal)
         self.executor = Executor(
             self.engine, self.journal, self._threads,
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,

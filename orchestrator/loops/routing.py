@@ -6,11 +6,12 @@ that a gateway keeps serving the table it has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.adapters.gateway import make_table
 from orchestrator.adapters.store import Store
 from orchestrator.core.entities import Replica
+from orchestrator.core.keys import Key
 from orchestrator.core.plan import RoutedModel
 from orchestrator.loops.journal import Signal
 from router import contract
@@ -26,6 +27,7 @@ class TableBoard:
         self._revision, self.routed = store.routed()
         self._table: contract.Table | None = None
         self._encoded = b""
+        self._keys = wire_keys(store.api_keys())
         self.changed = Signal()
 
     @property
@@ -48,14 +50,23 @@ class TableBoard:
         )
         if self._table is not None and table.models == self._table.models:
             return False
+        self._put_in_force(table.models, routed)
+        return True
+
+    def publish_keys(self) -> None:
+        """Puts the API keys in force as the store has them now. Before the first routing they wait for it."""
+        self._keys = wire_keys(self._store.api_keys())
+        if self._table is not None:
+            self._put_in_force(self._table.models, self.routed)
+
+    def _put_in_force(self, models: dict[str, contract.ModelRoute], routed: Mapping[str, RoutedModel]) -> None:
         self._revision += 1
-        table = contract.Table(self._epoch, self._revision, self._cluster, table.models)
+        table = contract.Table(self._epoch, self._revision, self._cluster, models, self._keys)
         contract.check(table)
         self._store.put_routed(self._revision, routed)
         self.routed = dict(routed)
         self._table, self._encoded = table, contract.encode(table)
         self.changed.notify()
-        return True
 
     async def after(self, tag: str, wait_s: float) -> bytes | None:
         """The newest table as soon as its tag differs from `tag`; None when there is none within `wait_s`."""
@@ -65,3 +76,17 @@ class TableBoard:
         if self._table is None or self._table.tag == tag:
             return None
         return self._encoded
+
+
+def wire_keys(keys: Sequence[Key]) -> dict[str, contract.ApiKey]:
+    """What the gateway is told of them: never the key itself, which nobody has but its owner."""
+    return {
+        key.id: contract.ApiKey(
+            digest=key.digest,
+            models=key.models,
+            rate_limit=contract.RateLimit(key.requests_per_s, key.burst) if key.requests_per_s else None,
+            concurrency=key.concurrency,
+            expires_at=key.expires_at,
+        )
+        for key in keys
+    }

@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from router.contract import RateLimit
+
 # Names of models and versions are listed in a 404 only while a person can read them all.
 FEW_NAMES = 20
 
@@ -39,7 +41,8 @@ STATUS_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One answer of the error table. `retry_after_s` above zero becomes a `retry-after` field."""
+    """One answer of the error table. `retry_after_s` above zero becomes a `retry-after` field, and 401 brings
+    `www-authenticate`."""
 
     status: int
     code: str
@@ -70,6 +73,27 @@ def malformed(text: str, status: int = 400, code: str = "BAD_REQUEST") -> Protoc
 def too_large(status: int, what: str, limit: int) -> Refusal:
     """`status` is 413 (body), 414 (target) or 431 (head); `limit` is in the unit that `what` names."""
     return Refusal(status, "TOO_LARGE", f"{what}; the gateway takes at most {limit}; send less or raise the limit")
+
+
+def unauthenticated(text: str) -> Refusal:
+    return Refusal(401, "UNAUTHENTICATED", text)
+
+
+def forbidden(key: str, model: str) -> Refusal:
+    """The same whether there is such a model or not."""
+    text = f"key {key!r} may not ask for model {model[:80]!r}; use a key that may, or ask for it to be allowed"
+    return Refusal(403, "FORBIDDEN", text)
+
+
+def rate_limited(whose: str, limit: RateLimit, wait_s: float) -> Refusal:
+    wait_ms = max(1, math.ceil(wait_s * 1000))
+    text = f"{whose}: more than {limit.requests_per_s:g} requests/s (with a burst of {limit.burst}) were sent; "
+    return Refusal(429, "RATE_LIMITED", text + f"try again in {wait_ms} ms", max(1, math.ceil(wait_s)))
+
+
+def too_many_at_a_time(key: str, limit: int) -> Refusal:
+    text = f"key {key!r}: {limit} requests are in flight or queued, its most at a time; wait for one to end"
+    return Refusal(429, "RATE_LIMITED", text, 1)
 
 
 def path_not_found(path: str) -> Refusal:

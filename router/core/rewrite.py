@@ -19,18 +19,24 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_HOST: Final = b"modelfleet"
 
 
-def request_prefix(head: RequestHead, path: bytes, peer: bytes, scheme: bytes) -> bytes:
-    """The request line and all fields but those of `request_suffix`."""
+def request_prefix(
+    head: RequestHead, path: bytes, peer: bytes, scheme: bytes, withheld: tuple[bytes, ...] = ()
+) -> bytes:
+    """The request line and all fields but those of `request_suffix` and the `withheld` ones (lower-case names)."""
     forwarded = head.read.get(b"x-forwarded-for")
     lines = [
         b"%b %b%b HTTP/1.1" % (head.method, path, head.query),
         b"host: " + (head.host or _NO_HOST),
-        *head.fields,
+        *(_without(head.fields, withheld) if withheld else head.fields),
         b"x-forwarded-for: " + (forwarded + b", " + peer if forwarded else peer),
         b"x-forwarded-proto: " + scheme,
         b"",
     ]
     return b"\r\n".join(lines)
+
+
+def _without(fields: tuple[bytes, ...], names: tuple[bytes, ...]) -> list[bytes]:
+    return [line for line in fields if line.partition(b":")[0].lower() not in names]
 
 
 def request_suffix(request_id: bytes, traceparent: bytes, left_ms: int, length: int, method: bytes) -> bytes:
@@ -70,9 +76,11 @@ def chunk(data: bytes) -> bytes:
 
 
 def refusal_response(refusal: Refusal, request_id: str, *, is_head: bool, connection: bytes) -> bytes:
-    retry = b"retry-after: %d\r\n" % refusal.retry_after_s if refusal.retry_after_s else b""
+    extra = b"retry-after: %d\r\n" % refusal.retry_after_s if refusal.retry_after_s else b""
+    if refusal.status == 401:  # RFC 9110 section 15.5.2: it must say which scheme is wanted
+        extra = b"www-authenticate: Bearer\r\n"
     body = refusal.body(request_id)
-    return own_response(refusal.status, body, request_id, is_head=is_head, connection=connection, extra=retry)
+    return own_response(refusal.status, body, request_id, is_head=is_head, connection=connection, extra=extra)
 
 
 def own_response(

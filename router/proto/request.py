@@ -12,6 +12,7 @@ from router.config import Limits
 from router.core import errors, framing, rewrite
 from router.core.errors import ProtocolError, Refusal
 from router.core.framing import RequestHead
+from router.core.keys import Caller, Keyring
 from router.core.target import Own, Target, read_target
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@\-]{1,128}")
@@ -39,9 +40,11 @@ class Request(NamedTuple):
     pin: str
     is_batch: bool
     is_readiness: bool
+    caller: Caller | Refusal | None  # None: no key was given, and none is needed
+    keys_revision: int  # of the keyring that says so
 
 
-def prepare(raw: bytes, limits: Limits, peer: bytes) -> Request:
+def prepare(raw: bytes, limits: Limits, peer: bytes, keyring: Keyring) -> Request:
     """Raises `ProtocolError` when the framing is not beyond doubt."""
     head = framing.parse_request(raw, limits.fields)
     if len(head.path) + len(head.query) > limits.target_bytes:
@@ -55,7 +58,7 @@ def prepare(raw: bytes, limits: Limits, peer: bytes) -> Request:
         method=head.method,
         minor=head.minor,
         target=target,
-        prefix=rewrite.request_prefix(head, path, peer, b"http"),
+        prefix=rewrite.request_prefix(head, path, peer, b"http", keyring.withheld(read)),
         content_length=-1 if head.chunked else head.content_length,
         keep_alive=head.keep_alive,
         expects_continue=head.expects_continue,
@@ -66,6 +69,8 @@ def prepare(raw: bytes, limits: Limits, peer: bytes) -> Request:
         pin=read.get(b"x-model-version", b"").decode("latin-1"),
         is_batch=read.get(b"x-priority", b"").lower() == b"batch",
         is_readiness=path.startswith(b"/v2/models/") and path.endswith(b"/ready"),
+        caller=keyring.identify(read),
+        keys_revision=keyring.revision,
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from orchestrator.api import schemas as s
 
 TOKEN = "the-token"
+SECRET = "mf_key-of-a-test"
 # What a version's state in the steps of an operation may be, as a fact of the schema.
 MANIFEST = 'cluster: demo\nmodels:\n  iris:\n    versions:\n      "1": {source: models/iris/1}\n'
 
@@ -93,6 +94,14 @@ def event(number: int, message: str, *, age_s: float = 1, **facts: Any) -> s.Eve
     )
 
 
+def key(name: str, **facts: Any) -> s.Key:
+    base: dict[str, Any] = {
+        "id": f"id-{name}", "name": name, "models": None, "requests_per_s": 0, "burst": 1, "concurrency": 0,
+        "created_at": time.time(), "expires_at": None, "expired": False,
+    }  # fmt: skip
+    return s.Key(**{**base, **facts})
+
+
 @dataclass
 class World:
     """What the control plane knows. `steps` is what asking for the operation answers, the last one for ever."""
@@ -106,6 +115,8 @@ class World:
     logs: list[s.LogEntry] = field(default_factory=list)
     checks: list[s.Check] = field(default_factory=lambda: [s.Check(name="engine", ok=True, detail="Fake 1")])
     refusals: dict[str, Refused] = field(default_factory=dict)
+    keys: list[s.Key] = field(default_factory=list)
+    keys_in_force: bool = True
     engine: str = "process"
     started_at: float = field(default_factory=lambda: time.time() - 300)
 
@@ -208,6 +219,21 @@ class FakeAdminApi:
         if not found:
             time.sleep(min(0.1, float(call.query.get("wait_s", 0))))
         return found[-int(call.query.get("limit", 1000)) :]
+
+    def _get_keys(self, call: Call) -> Any:
+        return self.world.keys
+
+    def _post_keys(self, call: Call) -> Any:
+        asked = s.KeyRequest.model_validate(call.body)
+        made = key(asked.name, models=asked.models, requests_per_s=asked.requests_per_s, burst=asked.burst)
+        self.world.keys.append(made)
+        warnings = [f"there is no model {name!r} yet" for name in asked.models or [] if name != "iris"]
+        return s.KeyCreated(key=made, secret=SECRET, in_force=self.world.keys_in_force, warnings=warnings)
+
+    def _delete_keys(self, call: Call, id_: str) -> Any:
+        found = next(each for each in self.world.keys if each.id == id_)
+        self.world.keys.remove(found)
+        return s.KeyRevoked(key=found, in_force=self.world.keys_in_force)
 
     def _get_doctor(self, call: Call) -> Any:
         return self.world.checks

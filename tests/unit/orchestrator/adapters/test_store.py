@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from orchestrator.adapters.store import Store, StoredRevision, revisions
 from orchestrator.core.entities import Desired, ModelSettings, RouteSettings
-from orchestrator.core.errors import UserError
+from orchestrator.core.errors import ConflictError, UserError
+from orchestrator.core.keys import Key
 
 
 @pytest.fixture
@@ -146,3 +149,51 @@ class TestFile:
 
         with pytest.raises(UserError, match="move it away"):
             Store(path)
+
+
+def _key(name: str, **facts: Any) -> Key:
+    base: dict[str, Any] = {
+        "id": f"id-{name}", "digest": f"digest of {name}", "models": None, "requests_per_s": 0.0, "burst": 1,
+        "concurrency": 0, "created_at": 1.0, "expires_at": 0.0,
+    }  # fmt: skip
+    return Key(name=name, **{**base, **facts})
+
+
+class TestKeys:
+    def test_are_there_again_after_a_restart_oldest_first(self, tmp_path: Path) -> None:
+        path = tmp_path / "state.sqlite"
+        first, second = _key("b", created_at=1.0, models=("iris",)), _key("a", created_at=2.0, requests_per_s=2.5)
+        store = Store(path)
+        store.add_key(second)
+        store.add_key(first)
+        store.close()
+
+        again = Store(path)
+
+        assert again.api_keys() == [first, second]
+        again.close()
+
+    def test_have_names_of_their_own(self, store: Store) -> None:
+        store.add_key(_key("ci"))
+
+        with pytest.raises(ConflictError, match="'ci'"):
+            store.add_key(_key("ci", id="another", digest="another"))
+
+    def test_a_removed_one_leaves_its_name_free(self, store: Store) -> None:
+        store.add_key(_key("ci"))
+
+        assert store.remove_key("id-ci")
+        assert not store.remove_key("id-ci")
+        store.add_key(_key("ci"))
+
+    def test_find_a_place_in_a_state_directory_of_an_older_release(self, tmp_path: Path) -> None:
+        path = tmp_path / "state.sqlite"
+        Store(path).close()
+        with sqlite3.connect(path) as old:
+            old.execute("DROP TABLE api_keys")
+
+        store = Store(path)
+
+        store.add_key(_key("ci"))
+        assert [key.name for key in store.api_keys()] == ["ci"]
+        store.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.keys import compose
 from tests.fakes.admin_api import FakeAdminApi, FakeGateway, World
 from tests.unit.orchestrator.cli.conftest import Run
 
@@ -30,6 +31,48 @@ def gateway(world: World) -> Iterator[FakeGateway]:
     with FakeGateway(script) as gateway:
         world.gateway_url = gateway.url
         yield gateway
+
+
+class TestKeys:
+    """A gateway with `auth: required`."""
+
+    @pytest.fixture
+    def locked(self, world: World) -> Iterator[FakeGateway]:
+        def script(method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+            if locked.requests[-1][2].get("authorization") == "Bearer good":
+                return 200, {}, b'{"predictions": [1]}'
+            refusal = {"error": "this gateway wants an API key", "code": "UNAUTHENTICATED", "request_id": "r"}
+            return 401, {}, json.dumps(refusal).encode()
+
+        with FakeGateway(script) as locked:
+            world.gateway_url = locked.url
+            yield locked
+
+    def test_sends_the_key_of_the_option(self, api: FakeAdminApi, locked: FakeGateway, run: Run) -> None:
+        assert run("predict", "iris", "--data", V1, "--key", "good").exit_code == 0
+
+    def test_sends_the_key_of_the_environment_and_shows_it_nowhere(
+        self, api: FakeAdminApi, locked: FakeGateway, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELFLEET_API_KEY", "good")
+
+        result = run("predict", "iris", "--data", V1, "-v")
+
+        assert result.exit_code == 0
+        assert '-H "authorization: Bearer $MODELFLEET_API_KEY"' in result.stderr
+        assert "good" not in result.output
+
+    def test_says_how_to_get_one(self, api: FakeAdminApi, locked: FakeGateway, run: Run) -> None:
+        result = run("predict", "iris", "--data", V1)
+
+        assert result.exit_code == 1
+        assert "Hint: `modelfleet keys create NAME` makes a key" in result.stderr
+
+    def test_says_that_a_key_was_cut(self, api: FakeAdminApi, locked: FakeGateway, run: Run) -> None:
+        whole = compose(bytes(range(25)))[1]
+
+        assert "not copied whole" in run("predict", "iris", "--data", V1, "--key", whole[:-1]).stderr
+        assert "not copied whole" not in run("predict", "iris", "--data", V1, "--key", whole).stderr
 
 
 class TestRouting:
