@@ -14,11 +14,12 @@ from typing import Final, Protocol
 
 from router.contract import VersionRoute
 from router.core import errors
-from router.core.balance import Balancer, Replica, balancer, reserve
+from router.core.balance import Balancer, Replica, balancer, reserve, reserve_for
 from router.core.errors import Refusal
 from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
 from router.core.stats import VersionStats
+from router.core.sticky import Sticky
 
 # The first word of `VersionRoute.state` that promises a replica soon: worth waiting for within the deadline.
 COMING: Final = frozenset(("starting", "waking", "pending", "loading", "warming"))
@@ -60,7 +61,7 @@ class Lane:
 
     __slots__ = (
         "_able", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s",
-        "_slots", "in_flight", "model", "replicas", "route", "stats", "version", "version_bytes",
+        "_slots", "in_flight", "model", "replicas", "route", "stats", "sticky", "version", "version_bytes",
     )  # fmt: skip
 
     def __init__(self, model: str, version: str, below: Callable[[int], int]) -> None:
@@ -71,6 +72,7 @@ class Lane:
         self.replicas: tuple[Replica, ...] = ()
         self.in_flight = 0
         self.stats = VersionStats()
+        self.sticky: Sticky | None = None  # how the model's callers are told apart, if they are
         self._able: tuple[Replica, ...] = ()  # those that are not ejected, or all when there are no others
         self._slots = 0  # of those
         self._is_impaired = False  # some are ejected or returning: to be looked at again as time goes by
@@ -94,14 +96,22 @@ class Lane:
 
     # requests
 
-    def reserve(self, now: float) -> Replica | None:
-        """A slot at once, unless others wait already."""
+    def reserve(self, now: float, affinity: int | None = None) -> Replica | None:
+        """A slot at once, unless others wait already: of the replica that a caller with an `affinity` keeps, if it can.
+
+        Who has waited takes whichever slot is free.
+        """
         self._budget.save()
         if self._is_impaired:
             self._refresh(now)
         if self._room.size or self._retries:
             return None
-        return self._reserve((), now)
+        if affinity is None:
+            return self._reserve((), now)
+        replica = reserve_for(self._able, affinity)
+        if replica is not None:
+            self.in_flight += 1
+        return replica
 
     def enqueue(self, waiter: Waiter, now: float) -> Refusal | None:
         """Puts `waiter` at the end of the queue, or says why not."""

@@ -14,6 +14,7 @@ from math import exp, inf
 from typing import Any, Final, Protocol
 
 from router.core.ejection import Health
+from router.core.sticky import hash64, mix
 
 # How fast a peak is forgotten: after so many seconds 1/e of it is left. Finagle's default.
 DECAY_S: Final = 10.0
@@ -27,7 +28,7 @@ class Replica:
     `pool` belongs to `proto/pool.py`: the core never looks into it.
     """
 
-    __slots__ = ("capacity", "health", "host", "id", "in_flight", "peak", "pool", "port", "retired")
+    __slots__ = ("capacity", "health", "host", "id", "in_flight", "peak", "pool", "port", "retired", "seed")
 
     def __init__(self, id_: str, host: str, port: int) -> None:
         self.id = id_
@@ -39,6 +40,7 @@ class Replica:
         self.peak = Peak()
         self.retired = False  # left the table: takes nothing new, finishes what it has
         self.pool: Any = None
+        self.seed = hash64(id_.encode())  # what it is to sticky callers
 
     def __repr__(self) -> str:
         return f"Replica({self.id!r}, {self.host}:{self.port}, in_flight={self.in_flight})"
@@ -99,13 +101,20 @@ def reserve(
     return chosen
 
 
-def reserve_first(ranked: Sequence[Replica]) -> Replica | None:
-    """The first of `ranked` with a free slot, counted; None when none is free."""
-    for replica in ranked:
+def reserve_for(replicas: Sequence[Replica], affinity: int) -> Replica | None:
+    """The replica that a sticky caller keeps, or the next in its order with a free slot, counted; None without any.
+
+    It spills over at once: waiting for its own replica would cost latency, and give up late binding, for warm caches.
+    """
+    chosen, highest = None, -1
+    for replica in replicas:
         if replica.in_flight < replica.capacity:
-            replica.in_flight += 1
-            return replica
-    return None
+            rank = mix(affinity ^ replica.seed)
+            if rank > highest:
+                chosen, highest = replica, rank
+    if chosen is not None:
+        chosen.in_flight += 1
+    return chosen
 
 
 class Balancer(Protocol):

@@ -14,10 +14,14 @@ from router.core import errors
 from router.core.errors import ProtocolError, malformed
 from router.core.framing import check_trailers
 
-# A size line holds up to 16 digits and perhaps an extension, which nobody here reads.
+# A size line holds up to 16 digits and perhaps extensions, which nobody here reads. They are of RFC 9112's grammar all
+# the same, without the whitespace that it tolerates: readers differ on where a line with other bytes ends (TERM.EXT).
 LINE_BYTES: Final = 4096
 TRAILER_BYTES: Final = 8192
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENSIONS: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+"
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSIONS)
 _MAX_CHUNK: Final = 1 << 53
 
 _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
@@ -94,7 +98,10 @@ class ChunkDecoder:
             return 0
         match = _SIZE_LINE.fullmatch(data, at, end)
         if match is None or int(match.group(1), 16) > _MAX_CHUNK:
-            raise malformed(f"chunk size line {data[at : min(end, at + 40)]!r} is not a hexadecimal size; correct it")
+            line = data[at : min(end, at + 40)]
+            raise malformed(
+                f"chunk size line {line!r} is not a hexadecimal size with extensions `;name=value`; correct it"
+            )
         self._left = int(match.group(1), 16)
         self._state = _DATA if self._left else _TRAILERS
         return end + 2 - at

@@ -10,7 +10,6 @@ docs/decisions/0009-own-http-parser.md says why this is not llhttp; tests compar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -41,7 +40,8 @@ _HOST: Final = re.compile(rb"(?:[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*\.?|\[[0-9A
 _FIELD_LINE: Final = re.compile(rb"(" + _TCHAR + rb"+):" + _VALUE + rb"*")
 _TOKEN: Final = re.compile(_TCHAR + rb"+")
 
-_Classify = Callable[[bytes], tuple[int, bytes]]
+# 4,096 remembered names of at most this take less than a megabyte; a sender could fill heads with long ones.
+_REMEMBERED_NAME_BYTES: Final = 64
 
 PASS: Final = 0  # goes on to the other side
 DROP: Final = 1  # belongs to this hop
@@ -50,14 +50,15 @@ REFUSE: Final = 3  # looks like a framing field to a lax reader
 NOTE: Final = 4  # the gateway reads it, and it goes on to the other side
 _KEPT: Final = (READ, NOTE)
 
+# `Proxy` is of no hop: CGI-like replicas would take it for the environment's HTTP_PROXY (CVE-2016-5385).
 _HOP_BY_HOP: Final = frozenset(
-    b"keep-alive proxy-connection proxy-authorization proxy-authenticate te trailer http2-settings".split()
+    b"keep-alive proxy-connection proxy-authorization proxy-authenticate te trailer http2-settings proxy".split()
 )
 _READ_IN_REQUESTS: Final = frozenset(
     b"host content-length transfer-encoding connection expect upgrade x-request-id x-request-timeout-ms "
     b"x-model-version x-priority x-forwarded-for x-forwarded-proto traceparent".split()
 )
-_NOTED_IN_REQUESTS: Final = frozenset(b"authorization x-api-key".split())
+_NOTED: Final = frozenset(b"authorization x-api-key".split())
 _READ_IN_RESPONSES: Final = frozenset(
     b"content-length transfer-encoding connection upgrade x-request-id x-model-version".split()
 )
@@ -100,7 +101,7 @@ def parse_request(raw: bytes, max_fields: int) -> RequestHead:
         status = 405 if method in (b"CONNECT", b"TRACE") else 501
         known = b", ".join(sorted(METHODS)).decode()
         raise malformed(f"method {_show(method)}: it is not carried; use one of {known}", status, "NOT_SUPPORTED")
-    fields, read = _read_fields(block, max_fields, _classify_request)
+    fields, read = _read_fields(block, max_fields, _READ_IN_REQUESTS)
     path, mark, query = target.partition(b"?")
     is_chunked = _is_chunked(read, int(minor))
     options = read.get(b"connection", b"").lower()
@@ -125,7 +126,7 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
     if match is None:
         raise malformed(f"the replica's answer is not HTTP/1.1: it begins with {_show(raw)}")
     minor, status_text, reason, block = match.groups()
-    fields, read = _read_fields(block, RESPONSE_FIELDS, _classify_response)
+    fields, read = _read_fields(block, RESPONSE_FIELDS, _READ_IN_RESPONSES)
     status = int(status_text)
     if status < 200:  # RFC 9110 section 15.2: an interim answer has no body, whatever it says
         return ResponseHead(status, reason or b"", fields, 0, False, True)
@@ -161,7 +162,9 @@ def check_trailers(block: bytes) -> None:
             raise malformed(f"trailer line {_show(line)}: it is not `name: value`; correct the sender")
 
 
-def _read_fields(block: bytes, max_fields: int, classify: _Classify) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
+def _read_fields(
+    block: bytes, max_fields: int, is_read: frozenset[bytes]
+) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > max_fields:
@@ -170,14 +173,15 @@ def _read_fields(block: bytes, max_fields: int, classify: _Classify) -> tuple[tu
     read: dict[bytes, bytes] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        kind, lower = classify(name)
+        kind, lower = (_remembered if len(name) <= _REMEMBERED_NAME_BYTES else _classify)(name, is_read)
         if kind == PASS:
             passed.append(b"%b: %b" % (name, value.strip(b" \t")))
         elif kind in _KEPT:
             if kind == NOTE:
                 passed.append(b"%b: %b" % (name, value.strip(b" \t")))
-            # RFC 9110 section 5.3: repeated fields are one list. Where one value is wanted, the list is refused below.
-            value = value.strip(b" \t")
+            # RFC 9110 section 5.3: repeated fields are one list. Where one value is wanted, the list is refused below;
+            # so is a tab, though it is whitespace: even llhttp takes `chunked<TAB>` for another coding.
+            value = value.strip(b" ")
             read[lower] = read[lower] + b", " + value if lower in read else value
         elif kind == REFUSE:
             raise malformed(f"field name {_show(name)} looks like {lower.decode()}; it is refused; correct the sender")
@@ -193,11 +197,11 @@ def _without_nominated(passed: list[bytes], connection: bytes) -> list[bytes]:
     return [line for line in passed if line.partition(b":")[0].lower() not in nominated]
 
 
-def _classify(name: bytes, read: frozenset[bytes], noted: frozenset[bytes] = frozenset()) -> tuple[int, bytes]:
+def _classify(name: bytes, read: frozenset[bytes]) -> tuple[int, bytes]:
     lower = name.lower()
     if lower in read:
         return READ, lower
-    if lower in noted:
+    if lower in _NOTED:
         return NOTE, lower
     if lower in _HOP_BY_HOP:
         return DROP, lower
@@ -206,18 +210,16 @@ def _classify(name: bytes, read: frozenset[bytes], noted: frozenset[bytes] = fro
         # `Content_Length` reaches CGI-like servers under the same name as the real one.
         if letters == framing.replace(b"-", b""):
             return REFUSE, framing
+    if b"_" in lower and lower.replace(b"_", b"-") in read:
+        return (
+            DROP,
+            lower,
+        )  # `X_Forwarded_For` is X-Forwarded-For to CGI-like replicas, and that one is the gateway's word
     return PASS, lower
 
 
-# Names repeat in every request; 4,096 of them of at most a head's length bound the memory.
-@lru_cache(maxsize=4096)
-def _classify_request(name: bytes) -> tuple[int, bytes]:
-    return _classify(name, _READ_IN_REQUESTS, _NOTED_IN_REQUESTS)
-
-
-@lru_cache(maxsize=4096)
-def _classify_response(name: bytes) -> tuple[int, bytes]:
-    return _classify(name, _READ_IN_RESPONSES)
+# Names repeat in every request.
+_remembered: Final = lru_cache(maxsize=4096)(_classify)
 
 
 def _host(read: dict[bytes, bytes], authority: bytes | None, minor: int) -> bytes:

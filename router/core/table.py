@@ -19,6 +19,7 @@ from router.core.balance import Replica
 from router.core.errors import Refusal
 from router.core.rate import Place, RateGate, gate_for, private_place
 from router.core.split import Split
+from router.core.sticky import Shares, Sticky
 from router.core.target import Target
 
 _MODELS_PER_STEP: Final = 32
@@ -29,7 +30,7 @@ ReplicaKey = tuple[str, str, int]
 class Model:
     """One model as routed: its lanes by version and by label, and who takes the next unpinned request."""
 
-    __slots__ = ("gate", "labels", "lanes", "name", "route", "split")
+    __slots__ = ("gate", "labels", "lanes", "name", "route", "shares", "split", "sticky")
 
     def __init__(self, name: str, route: ModelRoute, lanes: dict[str, Lane], gate: RateGate | None = None) -> None:
         self.name = name
@@ -38,19 +39,27 @@ class Model:
         self.lanes = lanes
         self.labels = {label: lanes[version] for label, version in route.labels.items()}
         self.split = Split(route.weights)
+        self.sticky = Sticky(route.sticky) if route.sticky else None
+        self.shares = Shares(name, route.weights if route.sticky else {})
 
-    def resolve(self, version: str, label: str) -> Lane | Refusal:
-        """The lane for a pinned version, a label, or, with neither, by weight."""
+    def resolve(self, version: str, label: str, head: bytes) -> Lane | Refusal:
+        """The lane for a pinned version, a label, or, with neither, by weight: of the request whose head this is."""
         if version:
             # A pin may name a label too: clients that can say but one word use it for both.
             lane = self.lanes.get(version) or self.labels.get(version)
             return lane or errors.version_not_found(self.name, version, self.lanes)
         if label:
             return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
-        chosen = self.split.pick(self._may_take)
+        chosen = self.split.only if self.split.only is not None else self._choose(head)
         if not chosen:
             return errors.takes_no_traffic(self.name, self.lanes)
         return self.lanes[chosen]
+
+    def _choose(self, head: bytes) -> str:
+        affinity = self.sticky.affinity(head) if self.sticky is not None else None
+        if affinity is None:
+            return self.split.pick(self._may_take)
+        return self.shares.pick(affinity, self._may_take)
 
     def _may_take(self, version: str) -> bool:
         return bool(self.lanes[version].replicas)
@@ -77,7 +86,7 @@ class Fleet:
         self._place = place
         self.limited: set[str] = set()  # the models with a rate limit
 
-    def resolve(self, target: Target, pin: str, scope: frozenset[str] | None = None) -> Lane | Refusal:
+    def resolve(self, target: Target, pin: str, head: bytes, scope: frozenset[str] | None = None) -> Lane | Refusal:
         """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it.
 
         `scope` are the models that the caller may know of, None: all.
@@ -86,7 +95,7 @@ class Fleet:
         if model is None:
             known = self.models if scope is None else scope.intersection(self.models)
             return errors.model_not_found(target.model, known) if self.tag else errors.no_table()
-        return model.resolve(target.version or ("" if target.label else pin), target.label)
+        return model.resolve(target.version or ("" if target.label else pin), target.label, head)
 
     def apply(self, table: contract.Table, clock: Callable[[], float]) -> Generator[None, None, None]:
         """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""
@@ -125,9 +134,10 @@ class Fleet:
         lanes = {version: self._lane(name, version) for version in route.versions}
         gate = gate_for(before.gate if before else None, route.rate_limit, f"model {name}", self._place, now)
         (self.limited.discard if gate is None else self.limited.add)(name)
-        self.models[name] = Model(name, route, lanes, gate)
+        model = self.models[name] = Model(name, route, lanes, gate)
         kept = {key for version in route.versions.values() for key in _keys(version)}
         for version, version_route in route.versions.items():
+            lanes[version].sticky = model.sticky
             lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)), now)
             old.pop(version, None)
         for lane in old.values():

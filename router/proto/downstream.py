@@ -134,7 +134,7 @@ class ClientConnection(asyncio.Protocol):
         elif exchange is not None and self._phase != _LINGER:
             exchange.expire(now)
         elif self._phase == _HEAD and self._ahead.strip():
-            self._fail(errors.head_timeout(self._limits.header_timeout_s))
+            self._fail(errors.head_timeout(self._limits.header_timeout_s), self._ahead)
         else:
             self._transport.abort()
 
@@ -210,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
             try:
                 found = self._heads.cut(data)
             except ProtocolError as error:
-                self._fail(error.refusal)
+                self._fail(error.refusal, data)
                 break
             if found is None:
                 self._keep_partial(data)
@@ -238,7 +238,7 @@ class ClientConnection(asyncio.Protocol):
             try:
                 request = self._request = prepare(raw, self._limits, self._peer, self._gateway.keyring)
             except ProtocolError as error:
-                self._fail(error.refusal)
+                self._fail(error.refusal, raw)
                 return
         self._lane = None
         self.minor = request.minor
@@ -374,9 +374,10 @@ class ClientConnection(asyncio.Protocol):
         """Where the request goes; None when it was refused here."""
         request = self._request
         target = request.target
-        found = (
-            target if isinstance(target, Refusal) else self._gateway.fleet.resolve(cast(Target, target), request.pin)
-        )
+        if isinstance(target, Refusal):
+            found: Lane | Refusal = target
+        else:
+            found = self._gateway.fleet.resolve(cast(Target, target), request.pin, request.raw)
         if isinstance(found, Lane):
             if found.replicas or not request.is_readiness:
                 return found
@@ -410,21 +411,26 @@ class ClientConnection(asyncio.Protocol):
             self._write_refusal(refusal)
             self._request_done()
 
-    def _fail(self, refusal: Refusal) -> None:
-        """Answers a request that cannot be read, and ends the connection: nobody knows where the next one begins."""
+    def _fail(self, refusal: Refusal, head: bytes = b"") -> None:
+        """Answers a request that cannot be read, and ends the connection: nobody knows where the next one begins.
+
+        `head` is what there is of it: even then HEAD is answered without a body.
+        """
         if self._phase == _HEAD:
             self._request_id = self._gateway.make_request_id()
         self._count_unrouted(refusal)
-        self._end_with(refusal)
+        self._keep_alive = False
+        self._write_refusal(refusal, is_head=head.lstrip(b"\r\n").startswith(b"HEAD "))
+        self._linger()
 
     def _end_with(self, refusal: Refusal) -> None:
         self._keep_alive = False
         self._write_refusal(refusal)
         self._linger()
 
-    def _write_refusal(self, refusal: Refusal) -> None:
+    def _write_refusal(self, refusal: Refusal, is_head: bool = False) -> None:
         line = self.connection_line()
-        is_head = self._phase != _HEAD and self._request.method == b"HEAD"
+        is_head = is_head or (self._phase != _HEAD and self._request.method == b"HEAD")
         self._transport.write(rewrite.refusal_response(refusal, self._request_id, is_head=is_head, connection=line))
 
     def _count_unrouted(self, refusal: Refusal) -> None:

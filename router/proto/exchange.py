@@ -46,7 +46,7 @@ class Exchange:
 
     __slots__ = (
         "_arrived", "_attempts", "_backlog", "_client", "_connection", "_failure", "_fleet", "_is_whole", "_lane",
-        "_method", "_phase", "_prefix", "_queued_at", "_replica", "_request_id", "_sent_at", "_slot_at",
+        "_method", "_phase", "_prefix", "_queued_at", "_replica", "_request", "_request_id", "_sent_at", "_slot_at",
         "_traceparent", "_upload_length", "_writes_chunks", "answer_bytes", "body_bytes", "caller", "deadline",
         "is_batch", "is_head", "is_sent", "queue_deadline", "status", "tried",
     )  # fmt: skip
@@ -65,6 +65,7 @@ class Exchange:
         self._client = client
         self._fleet = fleet
         self._lane = lane
+        self._request = request
         self._method = request.method
         self._prefix = request.prefix
         self._request_id = request_id.encode()
@@ -279,11 +280,13 @@ class Exchange:
 
     def _admit(self, now: float) -> None:
         self._queued_at = now
-        replica = self._lane.reserve(now)
+        lane = self._lane
+        affinity = None if lane.sticky is None else lane.sticky.affinity(self._request.raw)
+        replica = lane.reserve(now, affinity)
         if replica is not None:
             self.take_slot(replica)
             return
-        refusal = self._lane.enqueue(self, now)
+        refusal = lane.enqueue(self, now)
         if refusal is not None:
             self.refuse(refusal)
             return

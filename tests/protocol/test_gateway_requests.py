@@ -171,6 +171,19 @@ class TestErrors:
 
         assert (refused.status, live.status) == (503, 200)
 
+    @pytest.mark.parametrize("line", ["expect: tea", "x: a\nb", "a b"])
+    async def test_of_a_head_request_that_cannot_be_read_have_no_body(
+        self, gateway: GatewayUnderTest, line: str
+    ) -> None:
+        """A body would be the next answer to whoever reads it as HEAD's."""
+        client = await gateway.connect()
+        client.request("/v2/models/m", line, method="HEAD")
+
+        raw = await client.closed()
+
+        assert raw.startswith(b"HTTP/1.1 4")
+        assert raw.endswith(b"\r\n\r\n")
+
 
 class TestOwnPaths:
     async def test_describe_the_server(self, gateway: GatewayUnderTest) -> None:

@@ -72,6 +72,18 @@ class TestChunkDecoder:
         with pytest.raises(ProtocolError):
             ChunkDecoder().feed(wire)
 
+    @pytest.mark.parametrize("extension", [b";a", b";a=b", b";a=b;c", b';a="b c;d"', b';a="\\"\xff"', b";*|~=!"])
+    def test_drops_an_extension_of_the_grammar(self, extension: bytes) -> None:
+        assert ChunkDecoder().feed(b"3" + extension + b"\r\nabc\r\n") == b"abc"
+
+    @pytest.mark.parametrize(
+        "extension", [b";", b";;a", b"; a", b" ;a", b";a =b", b";a=", b";\xff", b';a="', b';a="b"c']
+    )
+    def test_refuses_an_extension_that_llhttp_refuses(self, extension: bytes) -> None:
+        """Readers that differ on an extension can differ on where its line ends."""
+        with pytest.raises(ProtocolError):
+            ChunkDecoder().feed(b"3" + extension + b"\r\nabc\r\n")
+
     def test_bounds_a_size_line_that_never_ends(self) -> None:
         decoder = ChunkDecoder()
 

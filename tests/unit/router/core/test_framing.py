@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 
 import httptools
@@ -74,6 +75,24 @@ class TestRequestHead:
 
         assert (head.host, head.path, head.query) == (b"other:1", b"/p", b"?q")
 
+    @pytest.mark.parametrize("name", [b"X_Forwarded_For", b"x-forwarded_proto", b"X_Request-Id", b"Proxy"])
+    def test_drops_a_name_that_a_replica_could_take_for_the_gateways_word(self, name: bytes) -> None:
+        """CGI-like servers read `_` as `-`, and `Proxy` as the environment's HTTP_PROXY."""
+        head = parse_request(request(name + b": spoofed", b"User_Id: 7"), 100)
+
+        assert head.fields == (b"User_Id: 7",)
+
+    def test_remembers_no_long_names(self) -> None:
+        """A sender could fill the memory of the process with names as long as heads."""
+        tracemalloc.start()
+        try:
+            for number in range(1000):
+                parse_request(request(b"%05d" % number * 2000 + b": x"), 100)
+            kept_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept_bytes < 1_000_000
+
     def test_ignores_an_expectation_in_http_1_0(self) -> None:
         assert not parse_request(request(b"Expect: 100-continue", line=b"GET / HTTP/1.0"), 100).expects_continue
 
@@ -116,7 +135,8 @@ class TestRequestHead:
         assert refusal(raw)[0] == 400
 
     @pytest.mark.parametrize(
-        "coding", [b"gzip", b"chunked, chunked", b"gzip, chunked", b"xchunked", b"chunked;q=1", b""]
+        "coding",
+        [b"gzip", b"chunked\t", b"\tchunked", b"chunked, chunked", b"gzip, chunked", b"xchunked", b"chunked;q=1", b""],
     )
     def test_is_refused_when_its_transfer_coding_is_not_chunked(self, coding: bytes) -> None:
         assert refusal(request(b"Transfer-Encoding: " + coding))[0] == 501

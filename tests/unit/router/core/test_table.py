@@ -54,14 +54,18 @@ def apply(fleet: Fleet, new: Table) -> None:
         pass
 
 
-def resolved(fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris") -> Lane:
-    found = fleet.resolve(Target(model, version, label, b""), pin)
+def resolved(
+    fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris", head: bytes = b""
+) -> Lane:
+    found = fleet.resolve(Target(model, version, label, b""), pin, head)
     assert isinstance(found, Lane)
     return found
 
 
-def refused(fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris") -> Refusal:
-    found = fleet.resolve(Target(model, version, label, b""), pin)
+def refused(
+    fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris", head: bytes = b""
+) -> Refusal:
+    found = fleet.resolve(Target(model, version, label, b""), pin, head)
     assert isinstance(found, Refusal)
     return found
 
