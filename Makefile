@@ -52,6 +52,10 @@ bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, pred
 bench-gateway: setup bench-tools ## Measure the gateway beside HAProxy, nginx and Envoy, ten minutes (ARGS=--quick: three)
 	@$(PYTHON) -m benchmarks.gateway.compare $(ARGS)
 
+.PHONY: bench-batching
+bench-batching: setup ## Measure the model server with batching off and on, at 1 to 128 connections
+	@$(PYTHON) -m benchmarks.server.batching $(ARGS)
+
 .PHONY: bench-queue
 bench-queue: setup ## Measure the gateway's queue beside an ideal one
 	@$(PYTHON) -m benchmarks.gateway.queueing $(ARGS)

@@ -22,7 +22,7 @@ from orchestrator.core.entities import (
     Shadow,
     VersionKey,
 )
-from orchestrator.manifest import Manifest, ModelConfig, VersionConfig
+from orchestrator.manifest import BatchingConfig, Manifest, ModelConfig, VersionConfig
 
 CONTAINER_PORT = 8000
 
@@ -91,14 +91,21 @@ def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_by
 
 
 def _settings(config: VersionConfig, body_bytes: int) -> str:
-    """What the model server must know. The gateway's settings stay out: changing one restarts no replica."""
-    batching = config.batching
+    """What the model server must know. The gateway's settings stay out: changing one restarts no replica. What is at
+    its default stays out too: a field that a release adds replaces no replica that does not use it.
+    """
     settings = {
         "max_body_bytes": body_bytes,
         "drain_timeout_s": config.drain_timeout_s,
         "load_timeout_s": config.startup_timeout_s,
-        "batching": None
-        if batching is None
-        else {"max_size": batching.max_size, "max_delay_ms": batching.max_delay_ms},
+        "batching": None if config.batching is None else _batching(config.batching),
+        **({} if config.slo.latency_ms is None else {"slo_ms": config.slo.latency_ms}),
     }
     return msgspec.json.encode(settings, order="sorted").decode()
+
+
+def _batching(batching: BatchingConfig) -> dict[str, object]:
+    said: dict[str, object] = {"max_size": batching.max_size, "max_delay_ms": batching.max_delay_ms}
+    if batching.max_request_rows is not None:
+        said["max_request_rows"] = batching.max_request_rows
+    return said

@@ -9,7 +9,6 @@ from orchestrator.manifest.edit import section, without_model
 from orchestrator.manifest.gateway import AccessLogConfig, GatewayConfig, LimitsConfig, TlsConfig
 from orchestrator.manifest.load import load, load_file, read_text
 from orchestrator.manifest.model import (
-    BatchingConfig,
     ImagesConfig,
     Manifest,
     ModelConfig,
@@ -20,6 +19,7 @@ from orchestrator.manifest.model import (
 )
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.schema import json_schema
+from orchestrator.manifest.serving import BatchingConfig, SloConfig
 from orchestrator.manifest.world import check_world
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "ScalingConfig",
     "SecretRef",
     "ShadowConfig",
+    "SloConfig",
     "TlsConfig",
     "VersionConfig",
     "check_world",

@@ -106,6 +106,28 @@ class Integer(_ScalarKind):
 
 
 @dataclass(frozen=True)
+class AutoOr:
+    """What `kind` reads, or the word `auto`."""
+
+    kind: Kind
+
+    @property
+    def rule(self) -> str:
+        return f"auto, or {self.kind.rule}"
+
+    def read(self, node: Node, path: Path, report: Report) -> Any:
+        if isinstance(node, Scalar) and node.text == "auto":
+            return "auto"
+        return self.kind.read(node, path, report)
+
+    def build(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> Json:
+        return {"anyOf": [{"enum": ["auto"]}, self.kind.schema()]}
+
+
+@dataclass(frozen=True)
 class Number(_ScalarKind):
     least: float
     most: float

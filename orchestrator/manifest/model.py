@@ -20,6 +20,7 @@ from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
+from orchestrator.manifest.serving import BatchingConfig, SloConfig
 
 BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
 
@@ -41,16 +42,6 @@ class ResourcesConfig:
     cpus: float = setting(Number(0.05, 512), "CPU cores of one replica.", default=1.0)
     memory_bytes: int = setting(Size(16 * MI, 4096 * GI), "Memory of one replica.", default=512 * MI, key="memory")
     pids: int = setting(Integer(16, 100_000), "Most processes and threads in one replica.", default=256)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingConfig:
-    """How the model server joins rows of concurrent requests."""
-
-    max_size: int = setting(Integer(1, 65_536), "Most rows that are predicted together; 1 is no batching.", default=64)
-    max_delay_ms: float = setting(
-        Number(0, 60_000), "How long in milliseconds a row waits for company while the model is free.", default=0.0
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +150,9 @@ class VersionConfig:
     )
     batching: BatchingConfig | None = setting(
         OrNull(Group(BatchingConfig)), "How rows are joined; null leaves it to the model server.", default=None
+    )
+    slo: SloConfig = setting(
+        Group(SloConfig, not_yet=frozenset({"percentile"})), "What the version is to reach.", factory=SloConfig
     )
     scaling: ScalingConfig = setting(
         Group(ScalingConfig, not_yet=frozenset({"max", "target"})), "How many replicas run.", factory=ScalingConfig

@@ -57,6 +57,7 @@ class TestOpenInferenceProtocol:
     def test_shows_what_the_model_takes_and_gives(self, replica: Replica) -> None:
         page = httpx.get(f"{replica.url}/v2/models/iris/versions/1").json()
 
+        assert page.pop("parameters").keys() == {"batching"}
         assert page == {
             "name": "iris",
             "versions": ["1"],
@@ -207,6 +208,49 @@ class TestBatching:
 
         assert 'modelfleet_batch_size_bucket{model="iris",version="1",le="4"}' in text
         assert 'modelfleet_server_load_seconds{model="iris",version="1",phase="loading"}' in text
+
+    def test_shows_what_it_learned_of_the_size_of_batches(self, replica: Replica) -> None:
+        for _ in range(10):
+            replica.infer(matrix(models.ONE_ROW))
+
+        learned = httpx.get(f"{replica.url}/v2/models/iris").json()["parameters"]["batching"]
+        text = httpx.get(f"{replica.url}/metrics").text
+
+        assert learned["max_size"] == "auto"
+        assert learned["limit"] >= 1
+        assert learned["rows_per_second"]["1"] > 0
+        assert 'modelfleet_server_batch_limit{model="iris",version="1"}' in text
+        assert 'modelfleet_server_batch_rows_per_second{model="iris",version="1",rows="1"}' in text
+
+    def test_a_caller_that_leaves_is_not_computed_for(self, tmp_path: Path) -> None:
+        gate = tmp_path / "go"
+        source = f"""
+        import pathlib, time
+        class Model:
+            inputs = [{{"name": "x", "datatype": "FP64", "shape": [-1]}}]
+            def load(self, path): ...
+            def predict(self, inputs):
+                print("asked for", inputs["x"].tolist())
+                while inputs["x"][0] == 1 and not pathlib.Path({str(gate)!r}).exists():
+                    time.sleep(0.01)
+                return inputs["x"]
+        """
+        one = {"name": "x", "datatype": "FP64", "shape": [1]}
+        with (
+            ready_replica(models.python(tmp_path / "m", source), backend="python") as replica,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            inside = pool.submit(replica.infer, {**one, "data": [1.0]})
+            replica.wait_for_line("asked for [1.0]")
+            body = {"inputs": [{**one, "data": [2.0]}]}
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{replica.url}/v2/models/iris/infer", json=body, timeout=0.2)
+            gate.touch()
+
+            assert inside.result().status_code == 200
+            assert replica.infer({**one, "data": [3.0]}).status_code == 200
+            assert "asked for [2.0]" not in replica.log
+            assert 'code="499"} 1' in httpx.get(f"{replica.url}/metrics").text
 
 
 class TestOtherBackends:

@@ -7,6 +7,7 @@ beforehand, so routing is one dictionary look-up. It holds no format (see `codec
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,6 +19,7 @@ import msgspec
 from worker_image.server import log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.codecs import tfs, v2
+from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
@@ -35,6 +37,8 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 # The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
 # many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
+# In metrics only: nobody is there to read it.
+CLIENT_LEFT = 499
 _READ_FIELDS = frozenset(
     (b"content-length", b"x-request-timeout-ms", b"content-encoding", b"inference-header-content-length")
 )
@@ -67,9 +71,13 @@ class App:
         metrics = self._metrics
         started = time.perf_counter()
         metrics.in_flight += 1
+        scope[TASK] = asyncio.current_task()
         try:
             status, body = await self._answer_prediction(predictor, scope, receive)
             await _send(send, status, body, retry_after=status == 503)
+        except asyncio.CancelledError:
+            # `connection.py` cancels the task of a client that left; nobody awaits this one, so it ends here.
+            status = CLIENT_LEFT
         finally:
             # Only now: a drain that saw zero earlier would end the process with an answer unsent.
             metrics.in_flight -= 1
@@ -177,7 +185,17 @@ class App:
         return 503, _json({"phase": phase.name, "seconds": round(phase.seconds, 3), "error": phase.error})
 
     def _v2_metadata(self) -> tuple[int, bytes]:
-        return self._when_known(lambda: v2.model_metadata(self._model, self._version, self._signature))
+        return self._when_known(
+            lambda: v2.model_metadata(self._model, self._version, self._signature, {"batching": self._batching()})
+        )
+
+    def _batching(self) -> dict[str, Any]:
+        """What is set and what was learned: rows of a batch, and the rows/s that each size reached."""
+        sizing = self._metrics.sizing
+        if sizing is None or self._runner is None or not self._runner.can_batch:
+            return {"max_size": 1}
+        learned = {str(2**level): round(rate, 1) for level, rate in sorted(sizing.costs.rates.items())}
+        return {"max_size": sizing.fixed or "auto", "limit": sizing.limit, "rows_per_second": learned}
 
     def _tfs_metadata(self) -> tuple[int, bytes]:
         return self._when_known(lambda: tfs.metadata(self._model, self._version, self._signature))

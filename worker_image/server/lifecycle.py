@@ -27,8 +27,10 @@ import uvicorn
 
 from worker_image.server import log
 from worker_image.server.app import App
-from worker_image.server.batching.queue import BatchQueue
-from worker_image.server.batching.runner import ModelThread, Runner
+from worker_image.server.batching.runner import Instance, Rules, Runner
+from worker_image.server.batching.sizing import Sizing
+from worker_image.server.batching.thread import ModelThread
+from worker_image.server.connection import Connection
 from worker_image.server.errors import ModelFailed
 from worker_image.server.loading import Loaded, load
 from worker_image.server.metrics import Metrics
@@ -92,7 +94,7 @@ def _http_config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -147,15 +149,17 @@ def _load_or_failure(settings: Settings, phase: Phase) -> Loaded | ModelFailed:
 
 
 def _runner(settings: Settings, metrics: Metrics, thread: ModelThread, loaded: Loaded) -> Runner:
-    batching = settings.batching
-    return Runner(
-        thread,
-        loaded.predict,
-        BatchQueue(batching.max_size, batching.max_delay_ms / 1000),
-        can_batch=loaded.signature.can_batch and batching.max_size > 1,
+    batching, slo_ms = settings.batching, settings.tuning.slo_ms
+    sizing = Sizing(batching.fixed_size, None if slo_ms is None else slo_ms / 1000)
+    metrics.sizing = sizing
+    rules = Rules(
+        settings.model,
+        can_batch=loaded.signature.can_batch and sizing.fixed != 1,
         is_steady=loaded.model.is_steady,
-        observe=metrics.observe_batch,
+        max_request_rows=batching.max_request_rows,
     )
+    instances = [Instance(thread, loaded.predict)]
+    return Runner(instances, rules, sizing, batching.max_delay_ms / 1000, metrics.observe_batch)
 
 
 def _settle_memory() -> None:

@@ -13,7 +13,9 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+from worker_image.server.batching.sizing import Sizing
+
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS_BUCKETS = (
     0.0001,
     0.00025,
@@ -70,6 +72,7 @@ class Metrics:
         self.responses: Counter[int] = Counter()
         self.phase_seconds: dict[str, float] = {}
         self.in_flight = 0
+        self.sizing: Sizing | None = None
 
     def observe_batch(self, rows: int, seconds: float) -> None:
         self.batch_rows.observe(rows)
@@ -96,9 +99,21 @@ class Metrics:
                 f'modelfleet_server_load_seconds{{{self._labels},phase="{phase}"}} {seconds:.6f}'
                 for phase, seconds in self.phase_seconds.items()
             ),
+            *self._sizing_lines(),
             *_process_lines(),
         ]
         return ("\n".join(lines) + "\n").encode()
+
+    def _sizing_lines(self) -> Iterator[str]:
+        if self.sizing is None:
+            return
+        yield "# HELP modelfleet_server_batch_limit Most rows of the next batch: set, or learned."
+        yield "# TYPE modelfleet_server_batch_limit gauge"
+        yield f"modelfleet_server_batch_limit{{{self._labels}}} {self.sizing.limit}"
+        yield "# HELP modelfleet_server_batch_rows_per_second What batches of about so many rows reached lately."
+        yield "# TYPE modelfleet_server_batch_rows_per_second gauge"
+        for level, rate in sorted(self.sizing.costs.rates.items()):
+            yield f'modelfleet_server_batch_rows_per_second{{{self._labels},rows="{2**level}"}} {rate:.6g}'
 
 
 def _process_lines() -> Iterator[str]:

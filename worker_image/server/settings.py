@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from worker_image.server.errors import ModelFailed
 
-DEFAULT_MAX_ROWS = 64
 # The libraries below numpy, scikit-learn and LightGBM read these when they are imported, and else take the host's core
 # count, which in a container with a CPU limit means threads that fight for one core.
 THREAD_VARIABLES = (
@@ -28,22 +28,30 @@ THREAD_VARIABLES = (
 
 
 class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`max_size`: most rows that are predicted together; `max_delay_ms`: how long a row waits for company while the
-    model is free.
+    """`max_size`: most rows that are predicted together, "auto" learns it; `max_delay_ms`: how long a row waits for
+    company while the model is free; `max_request_rows`: most rows of one request, None takes and splits any number.
     """
 
-    max_size: int = DEFAULT_MAX_ROWS
+    max_size: int | Literal["auto"] = "auto"
     max_delay_ms: float = 0.0
+    max_request_rows: int | None = None
+
+    @property
+    def fixed_size(self) -> int | None:
+        return None if self.max_size == "auto" else self.max_size
 
 
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching."""
+    """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching,
+    `slo_ms` is the latency that batches are sized for.
+    """
 
     concurrency: int = 32
     max_body_bytes: int = 67_108_864
     drain_timeout_s: float = 20.0
     load_timeout_s: float = 300.0
     batching: Batching | None = None
+    slo_ms: float | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -131,16 +139,18 @@ def _tuning(text: str) -> Tuning:
     except msgspec.DecodeError as exc:
         raise _bad("MODELFLEET_SETTINGS", text, f"{exc}; it is the JSON that docs/CONTRACTS.md describes") from exc
     batching = tuning.batching or Batching()
-    limits = {
+    limits: dict[str, tuple[float | None, float]] = {
         "concurrency": (tuning.concurrency, 1),
         "max_body_bytes": (tuning.max_body_bytes, 1),
         "drain_timeout_s": (tuning.drain_timeout_s, 0),
         "load_timeout_s": (tuning.load_timeout_s, 0.001),
-        "batching.max_size": (batching.max_size, 1),
+        "batching.max_size": (batching.fixed_size, 1),
         "batching.max_delay_ms": (batching.max_delay_ms, 0),
+        "batching.max_request_rows": (batching.max_request_rows, 1),
+        "slo_ms": (tuning.slo_ms, 0.001),
     }
     for name, (value, least) in limits.items():
-        if value < least:
+        if value is not None and value < least:
             raise _bad(f"MODELFLEET_SETTINGS: {name}", value, f"the least value is {least}; raise it")
     return tuning
 

@@ -23,7 +23,7 @@ class TestRead:
 
         assert (settings.port, settings.threads, settings.tuning.concurrency) == (8000, 1, 32)
         assert settings.tuning.max_body_bytes == 67_108_864
-        assert settings.batching == Batching(max_size=64, max_delay_ms=0)
+        assert settings.batching == Batching(max_size="auto", max_delay_ms=0, max_request_rows=None)
 
     def test_reads_the_json_of_the_contract(self) -> None:
         text = '{"concurrency": 8, "load_timeout_s": 1.5, "batching": {"max_size": 4, "max_delay_ms": 2}}'
@@ -45,6 +45,9 @@ class TestRead:
             ("MODELFLEET_SETTINGS", '{"concurency": 1}', "unknown field `concurency`"),
             ("MODELFLEET_SETTINGS", '{"concurrency": 0}', "MODELFLEET_SETTINGS: concurrency: 0; the least value is 1"),
             ("MODELFLEET_SETTINGS", '{"batching": {"max_size": 0}}', "batching.max_size: 0"),
+            ("MODELFLEET_SETTINGS", '{"batching": {"max_size": "all"}}', "Invalid enum value 'all'"),
+            ("MODELFLEET_SETTINGS", '{"batching": {"max_request_rows": 0}}', "batching.max_request_rows: 0"),
+            ("MODELFLEET_SETTINGS", '{"slo_ms": 0}', "slo_ms: 0"),
         ],
     )
     def test_refuses_what_is_wrong_with_exit_code_64(self, variable: str, value: str, words: str) -> None:

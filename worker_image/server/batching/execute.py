@@ -27,46 +27,49 @@ class Part(NamedTuple):
     rows: int | None
 
 
-def execute(parts: Sequence[Part], predict: Predict, check_rows: bool = True) -> list[Tensors | Exception]:
+def execute(
+    parts: Sequence[Part], predict: Predict, model: str, *, check_rows: bool = True
+) -> list[Tensors | Exception]:
     """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same
     outputs.
     """
     try:
         if len(parts) == 1:
-            return [_alone(parts[0], predict, check_rows)]
-        return list(_together(parts, predict))
+            return [_alone(parts[0], predict, model, check_rows)]
+        return list(_together(parts, predict, model))
     except Exception as exc:
         if len(parts) == 1:
             return [exc]
         middle = len(parts) // 2
-        return [*execute(parts[:middle], predict, check_rows), *execute(parts[middle:], predict, check_rows)]
+        halves = (parts[:middle], parts[middle:])
+        return [answer for half in halves for answer in execute(half, predict, model, check_rows=check_rows)]
 
 
-def _alone(part: Part, predict: Predict, check_rows: bool) -> Tensors:
+def _alone(part: Part, predict: Predict, model: str, check_rows: bool) -> Tensors:
     answer = predict(part.inputs, part.outputs)
     if check_rows and part.rows is not None:
-        _check_rows(answer, part.rows)
+        _check_rows(answer, part.rows, model)
     return answer
 
 
-def _together(parts: Sequence[Part], predict: Predict) -> list[Tensors]:
+def _together(parts: Sequence[Part], predict: Predict, model: str) -> list[Tensors]:
     joined = {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs}
     ends = np.cumsum([part.rows for part in parts]).tolist()
     answer = predict(joined, parts[0].outputs)
-    _check_rows(answer, ends[-1])
+    _check_rows(answer, ends[-1], model)
     starts = [0, *ends[:-1]]
     return [
         {name: tensor[start:end] for name, tensor in answer.items()} for start, end in zip(starts, ends, strict=True)
     ]
 
 
-def _check_rows(answer: Tensors, rows: int) -> None:
+def _check_rows(answer: Tensors, rows: int, model: str) -> None:
     for name, tensor in answer.items():
         got = tensor.shape[0] if tensor.ndim else None
         if got != rows:
             raise RequestError(
                 "MODEL_FAILED",
-                f"output {name!r}: shape {list(tensor.shape)} for {rows} input rows; "
+                f"model {model!r}: output {name!r} has shape {list(tensor.shape)} for {rows} input rows; "
                 "a batched model gives one row per input row; "
                 "correct the model, or set `batching: {max_size: 1}` for this version",
             )

@@ -1,9 +1,9 @@
 """Which waiting requests go to the model together: pure bookkeeping, no clock, no thread, no numpy.
 
-The rule: the oldest request decides what kind of batch is next, and every waiting request of the same kind joins it,
-oldest first, up to `max_rows`. A request with more rows than that goes alone and whole. Nobody waits for company while
-the model is free, unless `max_delay_s` asks for it. `runner.py` is the only caller; times are seconds of one monotonic
-clock, given by the caller.
+The rule: the oldest request decides what kind of batch is next, and the waiting requests of the same kind join it,
+oldest first, up to the limit that `sizing.py` knows. A request with more rows than that goes alone. Nobody waits for
+company while the model is free, unless `max_delay_s` asks for it. What is late or abandoned is not computed.
+`runner.py` is the only caller; times are seconds of one monotonic clock, given by the caller.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from worker_image.server.batching.sizing import Sizing
+
 Payload = TypeVar("Payload")
+
+# Of the time that the most urgent request has left: its batch must not take more of it.
+DEADLINE_SHARE = 0.5
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -40,13 +45,15 @@ class Taken(Generic[Payload]):
 
 
 class BatchQueue(Generic[Payload]):
-    def __init__(self, max_rows: int, max_delay_s: float = 0.0) -> None:
-        self._max_rows = max_rows
+    def __init__(self, sizing: Sizing, max_delay_s: float = 0.0) -> None:
+        self._sizing = sizing
         self._max_delay_s = max_delay_s
         self._groups: dict[Hashable, deque[Waiting[Payload]]] = {}
+        self._length = 0
 
     def __len__(self) -> int:
-        return sum(len(group) for group in self._groups.values())
+        """How many wait; those that were abandoned meanwhile are still among them."""
+        return self._length
 
     def push(self, waiting: Waiting[Payload]) -> None:
         # A request that cannot share is a group of its own, known by its identity.
@@ -55,44 +62,67 @@ class BatchQueue(Generic[Payload]):
         if group is None:
             group = self._groups[key] = deque()
         group.append(waiting)
+        self._length += 1
 
     def take(self, now: float) -> Taken[Payload]:
         taken: Taken[Payload] = Taken([], [])
-        while self._groups and not taken.batch and taken.wait_s is None:
-            key = min(self._groups, key=lambda key: self._groups[key][0].arrived)
-            group = self._groups[key] = self._alive(self._groups[key], now, taken.expired)
-            if group:
-                self._take_from(group, now, taken)
+        groups = self._groups
+        while groups and not taken.batch and taken.wait_s is None:
+            key = next(iter(groups)) if len(groups) == 1 else min(groups, key=lambda key: groups[key][0].arrived)
+            group = groups[key]
+            before = len(group)
+            if not self._must_wait(group, now, taken):
+                self._fill(group, now, taken)
+            self._length -= before - len(group)
             if not group:
-                del self._groups[key]
+                del groups[key]
         return taken
 
-    def _take_from(self, group: deque[Waiting[Payload]], now: float, taken: Taken[Payload]) -> None:
-        count, rows = self._count(group)
-        wait_s = group[0].arrived + self._max_delay_s - now
-        may_grow = count == len(group) and rows < self._max_rows and group[0].key is not None
-        if wait_s > 0 and may_grow:
-            taken.wait_s = wait_s
-        else:
-            taken.batch = [group.popleft() for _ in range(count)]
+    def _must_wait(self, group: deque[Waiting[Payload]], now: float, taken: Taken[Payload]) -> bool:
+        """Whether more company may come, in the time that was set for it, to the oldest of the living."""
+        if not self._max_delay_s or group[0].key is None:
+            return False
+        alive = [waiting for waiting in group if _is_alive(waiting, now)]
+        if not alive or sum(waiting.rows for waiting in alive) >= self._sizing.limit:
+            return False
+        wait_s = alive[0].arrived + self._max_delay_s - now
+        if wait_s <= 0:
+            return False
+        taken.wait_s = wait_s
+        return True
 
-    def _count(self, group: deque[Waiting[Payload]]) -> tuple[int, int]:
-        """How many from the head of `group` fit into one batch, at least one, and their rows."""
-        count, rows = 1, group[0].rows
-        for waiting in list(group)[1:]:
-            if rows + waiting.rows > self._max_rows:
-                break
-            count += 1
-            rows += waiting.rows
-        return count, rows
+    def _fill(self, group: deque[Waiting[Payload]], now: float, taken: Taken[Payload]) -> None:
+        batch, most, rows = taken.batch, self._sizing.limit, 0
+        while group:
+            waiting = group[0]
+            if _is_alive(waiting, now):
+                if batch and rows + waiting.rows > most:
+                    return
+                rows += waiting.rows
+                batch.append(waiting)
+            elif not waiting.abandoned:
+                taken.expired.append(waiting)
+            group.popleft()
+        self._spare_the_urgent(group, now, batch, rows)
 
-    @staticmethod
-    def _alive(group: deque[Waiting[Payload]], now: float, expired: list[Waiting[Payload]]) -> deque[Waiting[Payload]]:
-        """`group` without the requests that nobody waits for; those that are too late are added to `expired`."""
-        alive: deque[Waiting[Payload]] = deque()
-        for waiting in group:
-            if waiting.abandoned:
-                continue
-            is_late = waiting.deadline is not None and waiting.deadline <= now
-            (expired if is_late else alive).append(waiting)
-        return alive
+    def _spare_the_urgent(
+        self, group: deque[Waiting[Payload]], now: float, batch: list[Waiting[Payload]], rows: int
+    ) -> None:
+        """Puts the youngest back until what is left is done in time for those that can make it at all.
+
+        Called only when nobody waits beyond this batch. Under a backlog smaller batches would make everybody later.
+        """
+        seconds_of = self._sizing.seconds_of
+        alone_s = seconds_of(1)
+        while len(batch) > 1:
+            left = [each.deadline - now for each in batch if each.deadline is not None]
+            urgent_s = min((left_s for left_s in left if left_s >= alone_s), default=None)
+            if urgent_s is None or seconds_of(rows) <= urgent_s * DEADLINE_SHARE:
+                return
+            waiting = batch.pop()
+            group.appendleft(waiting)
+            rows -= waiting.rows
+
+
+def _is_alive(waiting: Waiting[Payload], now: float) -> bool:
+    return not waiting.abandoned and (waiting.deadline is None or waiting.deadline > now)

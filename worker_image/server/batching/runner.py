@@ -1,22 +1,25 @@
-"""Between the event loop and the model's thread: requests in, batches to the thread, answers back to their callers.
+"""Between the event loop and the model's threads: requests in, batches to the threads, answers back to their callers.
 
-While the thread is busy, requests gather in the queue; when it is free, all that gathered and fit go at once.
-Everything but the computing runs on the event loop, so no lock is needed. The model computes in its thread, where it
+While every instance is busy, requests gather in the queue; when one is free, all that gathered and fit go at once.
+Everything but the computing runs on the event loop, so no lock is needed. An instance computes in its thread, where it
 cannot block the loop, but for batches that `placement.py` knows to be cheap; it never runs twice at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from worker_image.server.batching.execute import Part, Predict, execute
 from worker_image.server.batching.placement import Placement
 from worker_image.server.batching.queue import BatchQueue, Waiting
+from worker_image.server.batching.sizing import Sizing
+from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import Tensors, rows_of
 
@@ -24,6 +27,25 @@ from worker_image.server.tensors import Tensors, rows_of
 # instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
 # no timer is involved.
 MOST_TURNS = 4
+# Parts of a request larger than a batch that are under way at one time, for each instance: one computes while the next
+# waits, and between them others have their turn.
+PARTS_AHEAD = 2
+
+
+class Instance(NamedTuple):
+    """One copy of the model: `predict` is called in `thread` only."""
+
+    thread: ModelThread
+    predict: Predict
+
+
+class Rules(NamedTuple):
+    """What a model's requests may ask for. `max_request_rows` None: any number of rows. `model` is for the errors."""
+
+    model: str
+    can_batch: bool
+    is_steady: bool
+    max_request_rows: int | None = None
 
 
 class Computed(NamedTuple):
@@ -32,37 +54,6 @@ class Computed(NamedTuple):
     answers: list[Tensors | Exception]
     seconds: float
     cpu_s: float
-
-
-class ModelThread:
-    """The one thread that loads and calls the model, for frameworks that bind a model to its thread.
-
-    It is a daemon: a model that hangs must not keep the process from ending.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._inbox: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
-
-    def call(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Runs `work` in the thread and then `done` with its result on the loop. `work` must not raise."""
-        self._inbox.put((work, done))
-
-    def stop(self, timeout_s: float) -> bool:
-        """Whether the thread ended; False when the model still computes."""
-        self._inbox.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        while (job := self._inbox.get()) is not None:
-            work, done = job
-            result = work()
-            if self._loop.is_closed():
-                return
-            self._loop.call_soon_threadsafe(done, result)
 
 
 class Request:
@@ -80,22 +71,22 @@ class Runner:
 
     def __init__(
         self,
-        thread: ModelThread,
-        predict: Predict,
-        batches: BatchQueue[Request],
-        *,
-        can_batch: bool,
-        is_steady: bool,
+        instances: Sequence[Instance],
+        rules: Rules,
+        sizing: Sizing,
+        max_delay_s: float,
         observe: Callable[[int, float], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = thread
-        self._predict = predict
-        self._queue = batches
-        self._can_batch = can_batch
+        self._instances = instances
+        self._idle = list(instances)
+        self._rules = rules
+        self.can_batch = rules.can_batch
+        self._sizing = sizing
+        self._queue = BatchQueue[Request](sizing, max_delay_s)
         self._observe = observe
-        self._placement = Placement(is_steady=is_steady)
-        self._busy = False
+        # With several instances a batch on the event loop would keep the others waiting for work.
+        self._placement = Placement(is_steady=rules.is_steady and len(instances) == 1)
         self._soon = False
         self._seen = 0
         self._turns = 0
@@ -105,11 +96,21 @@ class Runner:
         """The model's answer to `inputs`. Raises what the model raised, or `DEADLINE` when its time ran out in the
         queue.
         """
-        now = self._loop.time()
+        now = time.monotonic()
         deadline = None if time_left_s is None else now + time_left_s
         rows = rows_of(inputs)
-        request = Request(Part(inputs, outputs, rows), self._loop.create_future())
-        waiting = Waiting(request, self._key(inputs, outputs, rows), rows or 1, now, deadline)
+        if rows is None or not self.can_batch:
+            return await self._ask(Part(inputs, outputs, rows), now, deadline)
+        most = self._rules.max_request_rows
+        if most is not None and rows > most:
+            raise RequestError("TOO_LARGE", f"inputs: {rows} rows; at most {most} are taken in a request; send fewer")
+        if rows > self._sizing.limit and rows > (size := self._sizing.largest_part):
+            return await self._ask_in_parts(Part(inputs, outputs, rows), size, deadline)
+        return await self._ask(Part(inputs, outputs, rows), now, deadline)
+
+    async def _ask(self, part: Part, now: float, deadline: float | None) -> Tensors:
+        request = Request(part, self._loop.create_future())
+        waiting = Waiting(request, self._key(part.inputs, part.outputs, part.rows), part.rows or 1, now, deadline)
         self._queue.push(waiting)
         self._dispatch_soon()
         try:
@@ -117,8 +118,25 @@ class Runner:
         finally:
             waiting.abandoned = True
 
+    async def _ask_in_parts(self, whole: Part, size: int, deadline: float | None) -> Tensors:
+        """Part by part, a few at a time: smaller requests get their turn between them."""
+        under_way: deque[asyncio.Task[Tensors]] = deque()
+        answers: list[Tensors] = []
+        try:
+            for part in _parts(whole, size):
+                if len(under_way) >= PARTS_AHEAD * len(self._instances):
+                    answers.append(await under_way.popleft())
+                under_way.append(asyncio.create_task(self._ask(part, time.monotonic(), deadline), name="part"))
+            while under_way:
+                answers.append(await under_way.popleft())
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
     def _key(self, inputs: Tensors, outputs: tuple[str, ...], rows: int | None) -> Any:
-        if rows is None or not self._can_batch:
+        if rows is None or not self.can_batch:
             return None
         if len(inputs) == 1:
             name, tensor = next(iter(inputs.items()))
@@ -127,7 +145,7 @@ class Runner:
 
     def _dispatch_soon(self) -> None:
         """Not at once: requests that have arrived but were not read yet join the batch."""
-        if self._busy or self._soon:
+        if self._soon or not self._idle:
             return
         self._soon = True
         self._loop.call_soon(self._dispatch)
@@ -141,45 +159,59 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._busy:
-            return
-        taken = self._queue.take(self._loop.time())
+        while self._idle and self._take():
+            pass
+
+    def _take(self) -> bool:
+        """Whether there may be more to give to another instance now."""
+        taken = self._queue.take(time.monotonic())
         for waiting in taken.expired:
             _fail(waiting.payload.future, RequestError("DEADLINE", _EXPIRED))
         if taken.batch:
-            self._busy = True
-            self._send([waiting.payload for waiting in taken.batch], sum(waiting.rows for waiting in taken.batch))
-        elif taken.wait_s is not None:
+            rows = sum(waiting.rows for waiting in taken.batch)
+            is_inline = self._send([waiting.payload for waiting in taken.batch], rows)
+            # Between two batches of its own the event loop reads and answers.
+            return not is_inline and len(self._queue) > 0
+        if taken.wait_s is not None:
             self._timer = self._loop.call_later(taken.wait_s, self._dispatch)
+        return False
 
     def _is_growing(self) -> bool:
         waiting = len(self._queue)
-        if waiting <= self._seen or self._turns >= MOST_TURNS:
+        if waiting <= self._seen or self._turns >= MOST_TURNS or waiting >= self._sizing.limit:
             return False
         self._seen, self._turns = waiting, self._turns + 1
         return True
 
-    def _send(self, batch: list[Request], rows: int) -> None:
+    def _send(self, batch: list[Request], rows: int) -> bool:
+        """Whether it was computed here and now."""
+        instance = self._idle.pop()
         parts = [request.part for request in batch]
+        sent = time.monotonic()
 
         def work() -> Computed:
-            return self._compute(parts)
+            return self._compute(instance.predict, parts)
 
         def done(computed: Computed) -> None:
-            self._finish(batch, rows, computed)
+            self._idle.append(instance)
+            self._finish(batch, rows, sent, computed)
 
         if self._placement.is_inline(rows):
             done(work())
-        else:
-            self._thread.call(work, done)
+            return True
+        instance.thread.call(work, done)
+        return False
 
-    def _compute(self, parts: list[Part]) -> Computed:
+    def _compute(self, predict: Predict, parts: list[Part]) -> Computed:
         started, cpu_started = time.perf_counter(), time.thread_time()
-        answers = execute(parts, self._predict, self._can_batch)
+        answers = execute(parts, predict, self._rules.model, check_rows=self.can_batch)
         return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started)
 
-    def _finish(self, batch: list[Request], rows: int, computed: Computed) -> None:
-        self._busy = False
+    def _finish(self, batch: list[Request], rows: int, sent: float, computed: Computed) -> None:
+        if not any(isinstance(answer, Exception) for answer in computed.answers):
+            # What failed, and perhaps was tried again in halves, says nothing of what a call costs.
+            now = time.monotonic()
+            self._sizing.observe(rows, now - sent, now)
         self._observe(rows, computed.seconds)
         self._placement.observe(rows, computed.cpu_s)
         # The next batch leaves before the answers of this one are encoded, so that the model does not wait for JSON.
@@ -190,6 +222,12 @@ class Runner:
                 _fail(request.future, answer)
             elif not request.future.done():
                 request.future.set_result(answer)
+
+
+def _parts(whole: Part, size: int) -> Iterator[Part]:
+    for start in range(0, whole.rows or 0, size):
+        inputs = {name: tensor[start : start + size] for name, tensor in whole.inputs.items()}
+        yield Part(inputs, whole.outputs, rows_of(inputs))
 
 
 _EXPIRED = (

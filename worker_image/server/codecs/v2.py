@@ -118,13 +118,17 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": SERVER, "version": version, "extensions": []}
 
 
-def model_metadata(model: str, version: str, signature: Signature) -> dict[str, Any]:
+def model_metadata(
+    model: str, version: str, signature: Signature, parameters: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """`parameters` are more than the protocol asks for: what the server has to say of how it serves the model."""
     return {
         "name": model,
         "versions": [version],
         "platform": signature.platform,
         "inputs": [_spec(spec) for spec in signature.inputs],
         "outputs": [_spec(spec) for spec in signature.outputs],
+        **({"parameters": parameters} if parameters else {}),
     }
 
 

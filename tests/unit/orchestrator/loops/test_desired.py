@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from orchestrator.core.entities import DesiredModel, RateLimit, Shadow, VersionKey
 from orchestrator.loops.desired import Resolved, build
@@ -43,3 +47,37 @@ def test_the_settings_of_a_model_and_its_versions_are_carried() -> None:
     assert model.settings.sticky == "header:x-user"
     assert model.settings.shadow == Shadow("2", percent=5)
     assert model.settings.rate_limit == RateLimit(2.5, 3)
+
+
+def server_settings(fields: str = "") -> dict[str, Any]:
+    """The JSON that version 1 with these fields hands to its model server."""
+    model = iris(f'versions: {{"1": {{source: m, backend: onnx{fields}}}}}')
+    decoded: dict[str, Any] = json.loads(model.versions["1"].spec.settings)
+    return decoded
+
+
+def test_a_replica_is_told_of_no_field_that_is_at_its_default() -> None:
+    """Else a release with a new field would replace every replica."""
+    assert server_settings() == {
+        "batching": None,
+        "drain_timeout_s": 30.0,
+        "load_timeout_s": 300.0,
+        "max_body_bytes": 67_108_864,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "value"),
+    [
+        ("batching: {}", "batching", {"max_size": "auto", "max_delay_ms": 0.0}),
+        ("batching: {max_size: 8}", "batching", {"max_size": 8, "max_delay_ms": 0.0}),
+        (
+            "batching: {max_request_rows: 9}",
+            "batching",
+            {"max_size": "auto", "max_delay_ms": 0.0, "max_request_rows": 9},
+        ),
+        ("slo: {latency_ms: 50}", "slo_ms", 50.0),
+    ],
+)
+def test_a_replica_is_told_how_to_serve(fields: str, key: str, value: object) -> None:
+    assert server_settings(f", {fields}")[key] == value

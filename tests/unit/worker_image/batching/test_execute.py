@@ -31,7 +31,7 @@ class TestExecute:
             calls.append(len(inputs["x"]))
             return double(inputs, outputs)
 
-        answers = execute([part([1.0]), part([2.0], [3.0])], counting)
+        answers = execute([part([1.0]), part([2.0], [3.0])], counting, "m")
 
         assert calls == [3]
         assert [answer["predict"].tolist() for answer in answers if isinstance(answer, dict)] == [
@@ -43,18 +43,18 @@ class TestExecute:
     def test_fails_the_bad_row_alone(self, bad: int) -> None:
         parts = [part([-1.0] if index == bad else [float(index)]) for index in range(7)]
 
-        answers = execute(parts, double)
+        answers = execute(parts, double, "m")
 
         assert [isinstance(answer, ValueError) for answer in answers] == [index == bad for index in range(7)]
 
     def test_names_the_output_when_the_model_gives_another_count_of_rows(self) -> None:
-        answers = execute([part([1.0], [2.0])], lambda inputs, _: {"predict": inputs["x"][:1]})
+        answers = execute([part([1.0], [2.0])], lambda inputs, _: {"predict": inputs["x"][:1]}, "iris")
 
         assert isinstance(answers[0], RequestError)
-        assert "output 'predict': shape [1, 1] for 2 input rows" in answers[0].sentence
+        assert "model 'iris': output 'predict' has shape [1, 1] for 2 input rows" in answers[0].sentence
 
     def test_lets_any_shape_through_when_rows_are_not_batched(self) -> None:
-        answers = execute([part([1.0], [2.0])], lambda _inputs, _outputs: {"sum": np.array(3.0)}, check_rows=False)
+        answers = execute([part([1.0], [2.0])], lambda _inputs, _outputs: {"sum": np.array(3.0)}, "m", check_rows=False)
 
         assert isinstance(answers[0], dict)
 
@@ -68,6 +68,7 @@ def test_batched_rows_equal_the_model_called_directly(sizes: list[int], seed: in
     answers = execute(
         [Part({"x": block}, ("predict",), len(block)) for block in blocks],
         lambda inputs, _: {"predict": model.predict(inputs["x"])},
+        "iris",
     )
 
     for block, answer in zip(blocks, answers, strict=True):

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from worker_image.server.batching.queue import BatchQueue
-from worker_image.server.batching.runner import ModelThread, Request, Runner
+from worker_image.server.batching.runner import Instance, Rules, Runner
+from worker_image.server.batching.sizing import Sizing
+from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import Tensors
 
@@ -32,14 +33,17 @@ class SlowDouble:
 
 
 @contextmanager
-def running(model: SlowDouble, *, max_rows: int = 64, delay_s: float = 0.0) -> Iterator[Runner]:
-    thread = ModelThread(asyncio.get_running_loop())
-    batches = BatchQueue[Request](max_rows, delay_s)
+def running(
+    model: SlowDouble, *, max_rows: int = 64, delay_s: float = 0.0, instances: int = 1, most: int | None = None
+) -> Iterator[Runner]:
+    threads = [ModelThread(asyncio.get_running_loop()) for _ in range(instances)]
+    rules = Rules("m", can_batch=True, is_steady=False, max_request_rows=most)
     try:
-        yield Runner(thread, model, batches, can_batch=True, is_steady=False, observe=lambda _rows, _seconds: None)
+        copies = [Instance(thread, model) for thread in threads]
+        yield Runner(copies, rules, Sizing(fixed=max_rows), delay_s, lambda _rows, _seconds: None)
     finally:
         model.may_go.set()
-        assert thread.stop(10)
+        assert all(thread.stop(10) for thread in threads)
 
 
 def ask(runner: Runner, value: float, time_left_s: float | None = None) -> asyncio.Task[Tensors]:
@@ -108,3 +112,65 @@ class TestRunner:
             await asyncio.wait_for(asyncio.gather(first, second), 10)
 
         assert model.batches == [2]
+
+    async def test_a_request_larger_than_a_batch_is_predicted_in_parts_and_answered_whole(self) -> None:
+        model = SlowDouble()
+        model.may_go.set()
+        with running(model, max_rows=4) as runner:
+            rows = np.arange(10.0).reshape(10, 1)
+
+            answer = await runner.predict({"x": rows}, ("y",), None)
+
+        assert answer["y"].tolist() == (rows * 2).tolist()
+        assert model.batches == [4, 4, 2]
+
+    async def test_small_requests_have_their_turn_between_the_parts_of_a_large_one(self) -> None:
+        model = SlowDouble()
+        with running(model, max_rows=4) as runner:
+            large = asyncio.create_task(runner.predict({"x": np.ones((40, 1))}, ("y",), None))
+            assert await asyncio.to_thread(model.is_inside.wait, 10)
+            small = ask(runner, 1.0)
+            await asyncio.sleep(0)
+
+            model.may_go.set()
+            await small
+
+            assert len(model.batches) <= 5
+            await large
+
+    async def test_a_large_request_whose_caller_leaves_is_not_computed_to_its_end(self) -> None:
+        model = SlowDouble()
+        with running(model, max_rows=4) as runner:
+            large = asyncio.create_task(runner.predict({"x": np.ones((400, 1))}, ("y",), None))
+            assert await asyncio.to_thread(model.is_inside.wait, 10)
+
+            large.cancel()
+            await asyncio.gather(large, return_exceptions=True)
+            model.may_go.set()
+
+            assert (await ask(runner, 2.0))["y"].item() == 4.0
+        assert model.batches == [4, 1]
+
+    async def test_more_rows_than_a_request_may_have_are_refused(self) -> None:
+        model = SlowDouble()
+        with running(model, most=9) as runner, pytest.raises(RequestError) as failed:
+            await runner.predict({"x": np.ones((10, 1))}, ("y",), None)
+
+        assert failed.value.status == 413
+        assert "10 rows; at most 9" in failed.value.sentence
+        assert model.batches == []
+
+    async def test_a_second_instance_takes_what_the_first_cannot(self) -> None:
+        model = SlowDouble()
+        with running(model, max_rows=1, instances=2) as runner:
+            tasks = [ask(runner, 1.0), ask(runner, 2.0), ask(runner, 3.0)]
+            for _ in range(1000):
+                if len(model.batches) == 2:
+                    break
+                await asyncio.sleep(0.01)
+
+            assert model.batches == [1, 1]
+            model.may_go.set()
+            answers = await asyncio.gather(*tasks)
+
+        assert [answer["y"].item() for answer in answers] == [2.0, 4.0, 6.0]

@@ -1,0 +1,147 @@
+"""Batching off against on: `make bench-batching`.
+
+For each model and count of connections, the same closed loop asks a server with `max_size: 1` and one with
+`max_size: auto`, in turns, so that both meet the same machine. The figure is on / off in requests per second over all
+turns, with its standard error: on a machine with other work a figure without one says nothing. A model costs real CPU
+time outside the interpreter's lock, either per call (as scikit-learn does for few rows) or per row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.server import closed_loop
+
+COSTS_US = (50, 1000, 20_000)
+CONNECTIONS = (1, 2, 4, 8, 16, 32, 64, 128)
+LEAST = 0.97
+MODEL = """
+import hashlib, time
+
+# PBKDF2 computes without the interpreter's lock; SHA-256 rounds are what it is asked for.
+def rounds_for(seconds):
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 2000)
+    best = min(timed(5000) for _ in range(5))
+    return max(1, int(5000 * seconds / best))
+
+def timed(rounds):
+    began = time.perf_counter()
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", rounds)
+    return time.perf_counter() - began
+
+class Model:
+    inputs = [{{"name": "x", "datatype": "FP64", "shape": [-1, 4]}}]
+    outputs = [{{"name": "y", "datatype": "FP64", "shape": [-1]}}]
+
+    def load(self, path):
+        self.rounds = rounds_for({seconds})
+
+    def predict(self, inputs):
+        rows = inputs["x"]
+        hashlib.pbkdf2_hmac("sha256", b"x", b"y", self.rounds * (len(rows) if {per_row} else 1))
+        return rows.sum(axis=1)
+"""
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": [5.1, 3.5, 1.4, 0.2]}]})
+REQUEST = closed_loop.post("/v2/models/bench/infer", BODY.encode())
+
+
+def main() -> int:
+    options = _options()
+    print(f"{'model':>16} {'connections':>11} {'off/s':>9} {'on/s':>9} {'on/off':>15} {'p50 off':>10} {'p50 on':>10}")
+    below = 0
+    for per_row in (False, True):
+        for cost_us in options.costs_us:
+            with tempfile.TemporaryDirectory(prefix="bench-batching-") as directory:
+                (Path(directory) / "model.py").write_text(MODEL.format(seconds=cost_us / 1e6, per_row=per_row))
+                with server(Path(directory), 1) as off, server(Path(directory), "auto") as on:
+                    for connections in options.connections:
+                        name = f"{cost_us} µs/{'row' if per_row else 'call'}"
+                        below += _compare(name, off, on, connections, options) < LEAST
+    print(f"{below} figures are below {LEAST} by more than twice their standard error")
+    return 1 if below else 0
+
+
+def _compare(name: str, off: int, on: int, connections: int, options: argparse.Namespace) -> float:
+    """The most that on / off may be: the figure and twice its standard error."""
+    turns = [_turn(index, off, on, connections, options.seconds) for index in range(options.turns)]
+    rates = [statistics.fmean(turn[side].per_s for turn in turns) for side in (0, 1)]
+    ratios = [turn[1].per_s / turn[0].per_s for turn in turns]
+    error = statistics.stdev(ratios) / len(ratios) ** 0.5
+    medians_ms = [statistics.median(turn[side].percentile_s(50) for turn in turns) * 1000 for side in (0, 1)]
+    print(
+        f"{name:>16} {connections:>11} {rates[0]:>9.0f} {rates[1]:>9.0f} {rates[1] / rates[0]:>7.2f} ± {error:<5.2f}"
+        f" {medians_ms[0]:>7.2f} ms {medians_ms[1]:>7.2f} ms limit {_limit(on)}",
+        flush=True,
+    )
+    return float(rates[1] / rates[0] + 2 * error)
+
+
+def _turn(index: int, off: int, on: int, connections: int, seconds: float) -> list[closed_loop.Result]:
+    """Off and on, each first in every other turn: what slows the machine down meets both alike."""
+    order = (off, on) if index % 2 else (on, off)
+    results = [closed_loop.run(port, REQUEST, connections, seconds, warm_s=0.1) for port in order]
+    return results if index % 2 else results[::-1]
+
+
+def _limit(port: int) -> int:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/bench") as answer:
+        limit: int = json.load(answer)["parameters"]["batching"]["limit"]
+    return limit
+
+
+@contextlib.contextmanager
+def server(directory: Path, max_size: int | str) -> Iterator[int]:
+    """A model server in a process of its own, and the port where it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+    environ = {
+        "MODELFLEET_MODEL": "bench",
+        "MODELFLEET_VERSION": "1",
+        "MODELFLEET_BACKEND": "python",
+        "MODELFLEET_MODEL_DIR": str(directory),
+        "MODELFLEET_PORT": str(port),
+        "MODELFLEET_CPUS": "1",
+        "MODELFLEET_SETTINGS": json.dumps({"concurrency": 128, "batching": {"max_size": max_size}}),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "worker_image.server"], env={**os.environ, **environ})
+    try:
+        _wait_until_ready(process, port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready").close()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the model server on port {port} did not become ready; its log is above")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs-us", type=int, nargs="+", default=COSTS_US)
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one turn")
+    parser.add_argument("--turns", type=int, default=8)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

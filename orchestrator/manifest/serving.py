@@ -1,0 +1,44 @@
+"""The fields of a manifest that say how the model server runs a model: batches, and what they are sized for.
+
+Each is part of what a replica is started from: a change of one replaces the version's replicas. docs/CONTRACTS.md says
+how they reach the container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.manifest.groups import OrNull, setting
+from orchestrator.manifest.kinds import AutoOr, Integer, Number
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingConfig:
+    """How the model server joins rows of concurrent requests."""
+
+    max_size: int | Literal["auto"] = setting(
+        AutoOr(Integer(1, 65_536)),
+        "Most rows that are predicted together; 1 is no batching, auto learns from the model what serves best.",
+        default="auto",
+    )
+    max_delay_ms: float = setting(
+        Number(0, 60_000), "How long in milliseconds a row waits for company while the model is free.", default=0.0
+    )
+    max_request_rows: int | None = setting(
+        OrNull(Integer(1, 10_000_000)),
+        "Most rows of one request; beyond it clients get 413. null takes any number, and splits what is larger than a "
+        "batch.",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SloConfig:
+    """What the version is to reach."""
+
+    latency_ms: float | None = setting(
+        OrNull(Number(0.1, 60_000)),
+        "Latency in milliseconds that batches are sized for (`batching.max_size: auto`).",
+        default=None,
+    )
