@@ -10,11 +10,25 @@ import asyncio
 import datetime
 import json
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from router.proto.request import Request
 
 FLUSH_S: Final = 1.0
 # A burst is written in between.
 FLUSH_LINES: Final = 1_000
+
+
+def entry_of(
+    request: Request | None, request_id: str, peer: bytes, traceparent: bytes, outcome: dict[str, object]
+) -> dict[str, object]:
+    """One line: who asked for what, and its `outcome`. `request` is None when no head could be read."""
+    entry = {"request_id": request_id, "client": peer.decode(), **outcome}
+    if request is not None:
+        entry |= {"method": request.method.decode(), "path": request.path.decode()}
+        entry["trace_id"] = traceparent.split(b"-")[1].decode()
+    return entry
 
 
 class AccessLog:

@@ -100,6 +100,11 @@ class Gateway:
     def is_ending(self) -> bool:
         return self.is_draining and not self.has_successor
 
+    def fault(self, exc: Exception, request_id: str) -> None:
+        """Reports an exception of ours in the work on one request."""
+        trace = "".join(traceback.format_exception(exc))
+        self.log.error("fault", reason=str(exc) or type(exc).__name__, request_id=request_id, trace=trace)
+
     def count_unrouted(self, status: int) -> None:
         self.unrouted[status] = self.unrouted.get(status, 0) + 1
 

@@ -31,6 +31,7 @@ STATUS_TEXT = {
     429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     499: b"Client Closed Request",
+    500: b"Internal Server Error",
     501: b"Not Implemented",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -190,6 +191,11 @@ def body_deadline() -> Refusal:
 def replica_failed(model: str, version: str, reason: str) -> Refusal:
     text = f"model {model!r} version {version!r}: the replica failed: {reason}; try again"
     return Refusal(502, "REPLICA_FAILED", text)
+
+
+def fault() -> Refusal:
+    text = "the gateway failed on this request; that is a fault in the gateway, and its log has the details; try again"
+    return Refusal(500, "GATEWAY_FAILED", text)
 
 
 def _names(kind: str, known: Iterable[str]) -> str:

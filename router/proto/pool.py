@@ -27,6 +27,9 @@ class Connecting(Protocol):
 
     def on_connect_failed(self, replica: Replica, reason: str) -> None: ...
 
+    def fault(self, exc: Exception) -> None:
+        """An exception of ours while one of these was called."""
+
 
 class Pool:
     """The connections to `replica`."""
@@ -80,16 +83,32 @@ class Pool:
 
     async def _connect(self, waiting: Connecting) -> None:
         replica = self.replica
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._limits.upstream_connect_timeout_s):
-                _, connection = await loop.create_connection(
-                    lambda: ReplicaConnection(self, self._timers), replica.host, replica.port
-                )
+            connection = await self._open()
         except TimeoutError:
-            waiting.on_connect_failed(replica, f"no connection within {self._limits.upstream_connect_timeout_s:g} s")
+            reason = f"no connection within {self._limits.upstream_connect_timeout_s:g} s"
         except OSError as exc:
-            waiting.on_connect_failed(replica, f"no connection: {(exc.strerror or str(exc)).lower()}")
+            reason = f"no connection: {(exc.strerror or str(exc)).lower()}"
         else:
+            self._hand_over(connection, waiting)
+            return
+        try:
+            waiting.on_connect_failed(replica, reason)
+        except Exception as exc:
+            waiting.fault(exc)
+
+    async def _open(self) -> ReplicaConnection:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._limits.upstream_connect_timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: ReplicaConnection(self, self._timers), self.replica.host, self.replica.port
+            )
+        return connection
+
+    def _hand_over(self, connection: ReplicaConnection, waiting: Connecting) -> None:
+        try:
             if not waiting.on_connected(connection):
                 self.give(connection)
+        except Exception as exc:
+            connection.abort()
+            waiting.fault(exc)

@@ -82,6 +82,9 @@ class Timers:
         self.forget(timed)
         if timed.deadline <= now:
             timed.deadline = inf
-            timed.on_deadline(now)
+            try:
+                timed.on_deadline(now)
+            except Exception as exc:  # of this one: the others' deadlines hold
+                self._loop.call_exception_handler({"message": f"at a deadline of {timed!r}", "exception": exc})
         elif timed.deadline != inf:
             self.watch(timed)

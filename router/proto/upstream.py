@@ -120,24 +120,25 @@ class ReplicaConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
-        if self._is_until_close and exc is None:
-            exchange.on_end()
-            return
-        exchange.on_broken(_closed_reason(exc, self._is_responding), "reset")
+        try:
+            if self._is_until_close and exc is None:
+                exchange.on_end()
+            else:
+                exchange.on_broken(_closed_reason(exc, self._is_responding), "reset")
+        except Exception as fault:  # ours
+            exchange.fault(fault)
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is None:
+        exchange = self._exchange
+        if exchange is None:
             # Nobody asked: an answer after its request was given up, or one that would poison the next request.
             self.abort()
             self._let_go()
             return
         try:
             self._read(data)
-        except ProtocolError as error:
-            exchange = self._exchange
-            self.abort()
-            if exchange is not None:
-                exchange.on_broken(error.refusal.text, "invalid")
+        except Exception as exc:
+            self._break(exchange, exc)
 
     def pause_writing(self) -> None:
         if self._exchange is not None:
@@ -256,6 +257,18 @@ class ReplicaConnection(asyncio.Protocol):
         else:
             self._flow.resume_reading()
             self._pool.give(self)
+
+    def _break(self, exchange: Answered, exc: Exception) -> None:
+        """An answer that must not be passed on, or a fault of ours: this connection and the request end."""
+        is_wanted = self._exchange is not None
+        self.abort()
+        try:
+            if not isinstance(exc, ProtocolError):
+                raise exc
+            if is_wanted:
+                exchange.on_broken(exc.refusal.text, "invalid")
+        except Exception as fault:
+            exchange.fault(fault)
 
     def _let_go(self) -> None:
         released, self._released = self._released, None

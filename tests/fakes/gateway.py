@@ -15,6 +15,10 @@ from router.server import Gateway
 DEADLINE_S = 10.0
 
 
+class InjectedFaultError(Exception):
+    """What a test raises inside the gateway."""
+
+
 async def until(condition: Callable[[], object], what: str = "the condition", within_s: float = DEADLINE_S) -> None:
     """Waits until `condition` holds."""
     ends = time.monotonic() + within_s
