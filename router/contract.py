@@ -1,8 +1,9 @@
 """The routing table: the one thing that the control plane tells the gateway.
 
-Owns the wire schema (JSON) of the table and of the gateway's report, with their validation. It is the
-only module of `router` that `orchestrator` may import. A table is a whole snapshot: it replaces the one before, it
-is never edited, and a request keeps the table it started with. Read `router/sync.py` for how it travels.
+Owns the wire schema (JSON) of the table, of what changed since an earlier one, and of the gateway's report, with their
+validation. It is the only module of `router` that `orchestrator` may import. A table is a whole snapshot: it replaces
+the one before, it is never edited, and a request keeps the table it started with. Read `router/sync.py` for how it
+travels, `router/core/held.py` for how a delta is taken in.
 """
 
 from __future__ import annotations
@@ -130,6 +131,24 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.epoch}:{self.revision}"
 
 
+class TableDelta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What makes the table with the tag `base` into another: `models` and `keys` that are new or changed, each whole,
+    and the names that the other has no longer. It means nothing to a gateway that holds another table.
+    """
+
+    base: str
+    epoch: str
+    revision: int
+    models: dict[str, ModelRoute] = {}
+    removed: tuple[str, ...] = ()
+    keys: dict[str, ApiKey] = {}
+    removed_keys: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        return f"{self.epoch}:{self.revision}"
+
+
 class GatewayReport(msgspec.Struct, frozen=True):
     """What a gateway says of itself on its metrics port (`GET /report`): the control plane drains by it.
 
@@ -161,6 +180,7 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_delta = msgspec.json.Decoder(TableDelta)
 _model = msgspec.json.Decoder(ModelRoute)
 _MODELS_PER_STEP = 32
 
@@ -192,26 +212,49 @@ def decode_in_steps(raw: bytes) -> Generator[None, None, Table]:
             models[name] = _model.decode(model)
         except msgspec.DecodeError as exc:
             raise TableError(f"routing table: model {name!r}: {exc}; the table is refused whole") from exc
-        _check_model(name, models[name], seen)
+        check_model(name, models[name], seen)
         if len(models) % _MODELS_PER_STEP == 0:
             yield
-    _check_keys(envelope.keys)
+    check_keys(envelope.keys)
     return Table(envelope.epoch, envelope.revision, envelope.cluster, models, envelope.keys)
 
 
-def encode(table: Table) -> bytes:
+def decode_delta(raw: bytes) -> TableDelta:
+    """Reads a delta; whether it fits is for whoever holds its base to say. Raises `TableError`."""
+    try:
+        return _delta.decode(raw)
+    except msgspec.DecodeError as exc:
+        raise TableError(f"routing table delta: {exc}; it is refused whole") from exc
+
+
+def encode(table: Table | TableDelta) -> bytes:
     return msgspec.json.encode(table)
+
+
+def encode_in_steps(table: Table) -> Generator[None, None, list[bytes]]:
+    """`encode` for a process that has requests to carry meanwhile: it yields often, and returns the text in pieces."""
+    head = msgspec.json.encode({"epoch": table.epoch, "revision": table.revision, "cluster": table.cluster})
+    pieces = [head[:-1] + b',"models":{']
+    step: list[bytes] = []
+    for done, (name, model) in enumerate(table.models.items(), 1):
+        step.append(b"%b%b:%b" % (b"," if done > 1 else b"", msgspec.json.encode(name), msgspec.json.encode(model)))
+        if len(step) == _MODELS_PER_STEP:
+            pieces.append(b"".join(step))
+            step.clear()
+            yield
+    pieces += [*step, b'},"keys":', msgspec.json.encode(table.keys), b"}"]
+    return pieces
 
 
 def check(table: Table) -> None:
     """Raises `TableError` at the first field of `table` that contradicts another."""
     seen: set[str] = set()
     for name, model in table.models.items():
-        _check_model(name, model, seen)
-    _check_keys(table.keys)
+        check_model(name, model, seen)
+    check_keys(table.keys)
 
 
-def _check_keys(keys: dict[str, ApiKey]) -> None:
+def check_keys(keys: dict[str, ApiKey]) -> None:
     for name, key in keys.items():
         if not KEY_DIGEST.fullmatch(key.digest):
             raise TableError(f"routing table: key {name!r}: digest is not 64 lower-case hexadecimal digits")
@@ -226,7 +269,7 @@ def _check_rate(limit: RateLimit, where: str) -> None:
         raise TableError(f"routing table: {where}: rate_limit is not above 0 and up to 1e9, or its burst is below 1")
 
 
-def _check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
+def check_model(name: str, model: ModelRoute, seen: set[str]) -> None:
     """`seen` holds the ids of the replicas of all models before this one, and of this one afterwards."""
     for version, weight in model.weights.items():
         if version not in model.versions:

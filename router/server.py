@@ -24,8 +24,9 @@ import msgspec
 from router import metrics
 from router.access import AccessLog
 from router.config import Config
-from router.contract import GatewayReport, Table, decode_in_steps
+from router.contract import GatewayReport, Table, decode_delta, decode_in_steps
 from router.core.balance import Replica
+from router.core.held import HeldTable
 from router.core.keys import Keyring
 from router.core.table import Fleet
 from router.core.target import Own
@@ -54,6 +55,7 @@ class Gateway:
         self.timers = Timers(loop)
         self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
         self.keyring = Keyring(config.auth == "required")
+        self.held = HeldTable()
         self.connections: set[ClientConnection] = set()
         self.admin_connections: set[AdminConnection] = set()
         self.unrouted: dict[int, int] = {}
@@ -179,7 +181,7 @@ class Gateway:
     async def load(self, raw: bytes) -> Table:
         """Checks a table and puts it in force, while requests go on. Raises `TableError`; nothing is changed then."""
         with _collector_paused():
-            table: Table = await _in_stretches(decode_in_steps(raw))
+            table: Table = await in_stretches(decode_in_steps(raw))
             await self.apply(table)
         return table
 
@@ -188,10 +190,26 @@ class Gateway:
         async with self._applying:
             with _collector_paused():
                 self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
-                await _in_stretches(self.fleet.apply(table, time.monotonic))
+                await in_stretches(self.fleet.apply(table, time.monotonic))
+                self.held.hold(table)
         self.has_table.set()
         self.crew.applied_table()
         self.log.info("table applied", tag=table.tag, models=len(table.models))
+
+    async def load_delta(self, raw: bytes) -> None:
+        """Checks what changed in the table held, and puts that in force. Raises `TableError`; nothing is changed then.
+
+        It costs what it names, whatever the table has beside: the garbage collector has nothing to walk either.
+        """
+        async with self._applying:
+            delta = decode_delta(raw)
+            table: Table = await in_stretches(self.held.merge(delta))
+            if delta.keys or delta.removed_keys:
+                self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
+            await in_stretches(self.fleet.amend(delta, time.monotonic))
+            self.held.hold_merged(delta, table)
+        self.crew.applied_table()
+        self.log.info("table changed", tag=table.tag, models=len(delta.models), removed=len(delta.removed))
 
     async def drain(self, *, has_successor: bool = False) -> None:
         """Takes nothing new, finishes what is in flight within `drain_timeout_s`, ends the rest.
@@ -295,7 +313,7 @@ class Gateway:
         }
 
 
-async def _in_stretches(steps: Generator[None, None, Any]) -> Any:
+async def in_stretches(steps: Generator[None, None, Any]) -> Any:
     """Runs `steps` to their end, letting requests through in between."""
     began = time.monotonic()
     while True:

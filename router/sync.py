@@ -1,13 +1,14 @@
 """Where tables come from: the control plane by long poll, or a file; and the last good one, kept on disk.
 
-The gateway asks; nobody pushes. Whatever fails here, requests go on with the table in force: a table that cannot be
-read is refused whole and said once. Nothing here runs on a request's way.
+The gateway asks; nobody pushes. It says which table it holds and gets a newer one, whole or, where that is much
+shorter, as what changed (status 226, RFC 3229). Whatever fails here, requests go on with the table in force: what
+cannot be read is refused whole and said once, and after a delta the whole table is asked for. Nothing here runs on a
+request's way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import ssl
 from pathlib import Path
@@ -18,10 +19,12 @@ from router.contract import TableError
 from router.core import framing
 from router.core.chunked import ChunkDecoder, LengthDecoder
 from router.core.errors import ProtocolError, malformed
+from router.kept import KeptTable
 from router.server import Gateway
 
 WAIT_S: Final = 25.0
 ANSWER_S: Final = 35.0  # above WAIT_S: an answer that takes longer is lost
+DELTA_STATUS: Final = 226  # IM Used
 MAX_BACKOFF_S: Final = 2.0
 FILE_POLL_S: Final = 0.25
 # 10,000 models with two versions each are 5 MB.
@@ -35,17 +38,21 @@ class SourceError(Exception):
 async def follow_control_plane(gateway: Gateway) -> None:
     """Applies tables as the control plane publishes them. Runs until cancelled."""
     failures = 0
-    while True:
-        try:
-            await _poll_once(gateway)
-            if failures:
-                gateway.log.info("control plane answers again", failures=failures)
-            failures = 0
-        except (SourceError, TableError) as exc:
-            if not failures:
-                gateway.log.warning("no new table; the one in force stays", reason=str(exc))
-            failures += 1
-            await asyncio.sleep(backoff_s(failures, random.random()))
+    kept = KeptTable(gateway, Path(gateway.config.table_cache) if gateway.config.table_cache else None)
+    try:
+        while True:
+            try:
+                await _poll_once(gateway, kept, takes_delta=not failures)
+                if failures:
+                    gateway.log.info("control plane answers again", failures=failures)
+                failures = 0
+            except (SourceError, TableError) as exc:
+                if not failures:
+                    gateway.log.warning("no new table; the one in force stays", reason=str(exc))
+                failures += 1
+                await asyncio.sleep(backoff_s(failures, random.random()))
+    finally:
+        kept.close()
 
 
 async def follow_file(gateway: Gateway) -> None:
@@ -67,37 +74,31 @@ async def follow_file(gateway: Gateway) -> None:
         await asyncio.sleep(FILE_POLL_S)
 
 
-async def load_cache(gateway: Gateway) -> None:
-    """Applies the table kept on disk, if there is a good one: a start without a control plane."""
-    path = Path(gateway.config.table_cache)
-    try:
-        await gateway.load(await asyncio.to_thread(path.read_bytes))
-    except FileNotFoundError:
-        return
-    except (OSError, TableError) as exc:
-        gateway.log.warning("kept table refused", file=str(path), reason=str(exc))
-
-
 def backoff_s(failures: int, chance: float) -> float:
     """Doubles from 0.1 s to 2 s, and half of it is chance, so that gateways do not ask in step."""
     return min(MAX_BACKOFF_S, 0.1 * 2.0 ** min(failures, 10)) * (0.5 + chance / 2)
 
 
-async def _poll_once(gateway: Gateway) -> None:
+async def _poll_once(gateway: Gateway, kept: KeptTable, *, takes_delta: bool) -> None:
+    """`takes_delta`: false after a failure, so that one refused delta does not come again and again."""
     config = gateway.config
     try:
         token = _read(Path(config.token_file)).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise SourceError(f"token file {config.token_file}: {exc}") from exc
     url = f"{config.control_url.rstrip('/')}/internal/v1/table?after={gateway.fleet.tag}&wait_s={WAIT_S:g}"
+    url += "&delta=1" if takes_delta else ""
     status, body = await fetch(url, {"authorization": f"Bearer {token}"})
     if status == 204:
         return
-    if status != 200:
+    if status == DELTA_STATUS:
+        await gateway.load_delta(body)
+        kept.note_change()
+    elif status == 200:
+        await gateway.load(body)
+        await kept.keep([body])
+    else:
         raise SourceError(f"control plane answered {status}")
-    await gateway.load(body)
-    if config.table_cache:
-        await asyncio.get_running_loop().run_in_executor(None, _keep, Path(config.table_cache), body)
 
 
 def _read(path: Path) -> bytes:
@@ -107,16 +108,6 @@ def _read(path: Path) -> bytes:
 def _stamp(path: Path) -> object:
     stat = path.stat()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _keep(path: Path, body: bytes) -> None:
-    """Replaces the kept table in one step; readable by its owner alone."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")  # processes of one gateway keep the same file
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 async def fetch(url: str, fields: dict[str, str]) -> tuple[int, bytes]:

@@ -20,10 +20,11 @@ import uvloop
 
 from router.crew import Crew
 from router.job import EXIT_UNREADY, RETIRE, SERVE, Job
+from router.kept import load_cache
 from router.log import EventLog
 from router.page import Phase
 from router.server import Gateway
-from router.sync import follow_control_plane, follow_file, load_cache
+from router.sync import follow_control_plane, follow_file
 
 # Whoever serves has a table by then, or is not let in: a successor must not answer "not found" where its
 # predecessor served.

@@ -1,20 +1,31 @@
 """The newest routing table: kept in the store before any gateway sees it, handed to gateways by long poll.
 
 A table is numbered and never changed. After a restart nothing is published until the world was observed once, so
-that a gateway keeps serving the table it has.
+that a gateway keeps serving the table it has. A gateway that holds one of the last few tables is told what changed
+(`changes.py`), any other the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.adapters.gateway import make_table
 from orchestrator.adapters.store import Store
 from orchestrator.core.entities import Replica
 from orchestrator.core.keys import Key
 from orchestrator.core.plan import RoutedModel
+from orchestrator.loops.changes import Changes
 from orchestrator.loops.journal import Signal
 from router import contract
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The answer to a gateway: a table, or what changed since the one that it holds."""
+
+    body: bytes
+    is_delta: bool = False
 
 
 class TableBoard:
@@ -26,7 +37,9 @@ class TableBoard:
         self._epoch = store.epoch
         self._revision, self.routed = store.routed()
         self._table: contract.Table | None = None
-        self._encoded = b""
+        self._changes = Changes()
+        # The texts of the table in force: whole under "", as a delta under the tag of its base.
+        self._texts: dict[str, News] = {}
         self._keys = wire_keys(store.api_keys())
         self.changed = Signal()
 
@@ -65,17 +78,28 @@ class TableBoard:
         contract.check(table)
         self._store.put_routed(self._revision, routed)
         self.routed = dict(routed)
-        self._table, self._encoded = table, contract.encode(table)
+        if self._table is not None:
+            self._changes.note(self._table, table)
+        self._table = table
+        self._texts.clear()
         self.changed.notify()
 
-    async def after(self, tag: str, wait_s: float) -> bytes | None:
+    async def after(self, tag: str, wait_s: float, *, takes_delta: bool = False) -> News | None:
         """The newest table as soon as its tag differs from `tag`; None when there is none within `wait_s`."""
         seen = self.changed.count
         if self._table is None or self._table.tag == tag:
             await self.changed.wait(seen, wait_s)
         if self._table is None or self._table.tag == tag:
             return None
-        return self._encoded
+        delta = self._changes.since(tag, self._table) if takes_delta else None
+        return self._told(self._table if delta is None else delta)
+
+    def _told(self, news: contract.Table | contract.TableDelta) -> News:
+        """Each text is made once, when the first gateway asks for it."""
+        base = news.base if isinstance(news, contract.TableDelta) else ""
+        if base not in self._texts:
+            self._texts[base] = News(contract.encode(news), is_delta=bool(base))
+        return self._texts[base]
 
 
 def wire_keys(keys: Sequence[Key]) -> dict[str, contract.ApiKey]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from router.config import Config
-from router.contract import Endpoint, ModelRoute, Table, VersionRoute, encode
+from router.contract import ApiKey, Endpoint, ModelRoute, Table, TableDelta, VersionRoute, decode, encode
+from router.kept import load_cache
 from router.log import EventLog
 from router.server import Gateway
-from router.sync import backoff_s, follow_control_plane, follow_file, load_cache
+from router.sync import backoff_s, follow_control_plane, follow_file
 from tests.fakes.gateway import GatewayUnderTest, until
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
@@ -33,9 +34,14 @@ class ControlPlane:
         self.asked: list[bytes] = []
         self.news = asyncio.Event()
         self.status = b"200 OK"
+        self.delta: tuple[str, bytes] | None = None
 
-    def publish(self, new: Table) -> None:
+    def publish(self, new: Table, delta: TableDelta | bytes = b"") -> None:
+        """`delta` is what a gateway gets that says it takes one; any other gets the whole table."""
         self.tag, self.body = new.tag, encode(new)
+        self.delta = None
+        if delta:
+            self.delta = self.tag, delta if isinstance(delta, bytes) else encode(delta)
         self.news.set()
 
     async def __call__(self, call: Call) -> None:
@@ -48,7 +54,10 @@ class ControlPlane:
             while f"after={self.tag}&".encode() in call.target:
                 self.news.clear()
                 await self.news.wait()
-            call.answer(self.body)
+            if self.delta and b"delta=1" in call.target:
+                call.answer(self.delta[1], b"226 IM Used")
+            else:
+                call.answer(self.body)
 
 
 @pytest.fixture
@@ -180,8 +189,8 @@ class TestLongPoll:
             await cancel(following)
 
         assert control.asked[:2] == [
-            b"/internal/v1/table?after=&wait_s=25",
-            b"/internal/v1/table?after=epoch:1&wait_s=25",
+            b"/internal/v1/table?after=&wait_s=25&delta=1",
+            b"/internal/v1/table?after=epoch:1&wait_s=25&delta=1",
         ]
 
     async def test_keeps_the_last_good_table_for_a_start_without_a_control_plane(
@@ -200,6 +209,95 @@ class TestLongPoll:
 
         assert (restarted.fleet.tag, set(restarted.fleet.models)) == ("epoch:7", {"a"})
         assert os.stat(kept).st_mode & 0o777 == 0o600
+
+    async def test_takes_in_what_changed_and_leaves_the_rest_as_it_is(
+        self, tmp_path: Path, log: EventLog, control: ControlPlane, replica: ScriptedReplica
+    ) -> None:
+        (tmp_path / "token").write_text("secret")
+        control.publish(table(1, "m", "other", "gone", replica=None))
+        async with ScriptedReplica(control) as plane:
+            gateway = Gateway(config(tmp_path, plane.port), log)
+            await gateway.listen()
+            under_test = GatewayUnderTest(gateway)
+            following = asyncio.create_task(follow_control_plane(gateway))
+            await until(lambda: gateway.fleet.tag == "epoch:1")
+            untouched = gateway.fleet.models["other"]
+            changed = table(2, "m", replica=replica).models
+            whole = Table("epoch", 2, "c", changed | {"other": untouched.route})
+
+            control.publish(whole, TableDelta("epoch:1", "epoch", 2, models=changed, removed=("gone",)))
+            await until(lambda: gateway.fleet.tag == "epoch:2")
+
+            assert (await under_test.ask()).status == 200
+            assert (await under_test.ask("/v2/models/gone/infer")).status == 404
+            assert gateway.fleet.models["other"] is untouched
+            assert gateway.held.table == whole
+            await cancel(following)
+            await under_test.close()
+
+    async def test_knows_a_key_by_a_delta_and_forgets_it_by_the_next(self, log: EventLog) -> None:
+        gateway = Gateway(Config(table_file="none"), log)
+        await gateway.apply(table(1, "m"))
+        keys = {"k": ApiKey("0" * 64)}
+        known = []
+        for delta in (
+            TableDelta("epoch:1", "epoch", 2, keys=keys),
+            TableDelta("epoch:2", "epoch", 3, removed_keys=("k",)),
+        ):
+            await gateway.load_delta(encode(delta))
+            known.append(list(gateway.keyring.callers))
+
+        assert known == [["k"], []]
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            pytest.param(b"no delta", id="garbage"),
+            pytest.param(TableDelta("epoch:77", "epoch", 2), id="of another base"),
+            pytest.param(TableDelta("epoch:1", "epoch", 2, models={"b": ModelRoute({}, {"1": 1})}), id="contradictory"),
+        ],
+    )
+    async def test_asks_for_the_whole_table_after_a_delta_that_it_refused(
+        self, tmp_path: Path, log: EventLog, control: ControlPlane, delta: TableDelta | bytes
+    ) -> None:
+        (tmp_path / "token").write_text("secret")
+        control.publish(table(1, "a"))
+        async with ScriptedReplica(control) as plane:
+            gateway = Gateway(config(tmp_path, plane.port), log)
+            following = asyncio.create_task(follow_control_plane(gateway))
+            await until(lambda: gateway.fleet.tag == "epoch:1")
+            control.publish(table(2, "a", "b"), delta)
+            await until(lambda: gateway.fleet.tag == "epoch:2")
+            await cancel(following)
+
+        assert set(gateway.fleet.models) == {"a", "b"}
+        assert control.asked[1:3] == [
+            b"/internal/v1/table?after=epoch:1&wait_s=25&delta=1",
+            b"/internal/v1/table?after=epoch:1&wait_s=25",
+        ]
+        assert "no new table; the one in force stays" in (tmp_path / "log").read_text()
+
+    @pytest.mark.parametrize("ends_at_once", [True, False])
+    async def test_keeps_the_whole_table_after_a_delta(
+        self, tmp_path: Path, log: EventLog, control: ControlPlane, ends_at_once: bool
+    ) -> None:
+        (tmp_path / "token").write_text("secret")
+        control.publish(table(1, "a", "b", "c", "d"))
+        kept = tmp_path / "table.json"
+        whole = table(2, "a", "b", "c", "e")
+        async with ScriptedReplica(control) as plane:
+            gateway = Gateway(config(tmp_path, plane.port), log)
+            following = asyncio.create_task(follow_control_plane(gateway))
+            await until(kept.exists)
+            control.publish(whole, TableDelta("epoch:1", "epoch", 2, models=table(2, "e").models, removed=("d",)))
+            await until(lambda: gateway.fleet.tag == "epoch:2")
+            if not ends_at_once:
+                await until(lambda: decode(kept.read_bytes()).tag == "epoch:2")
+            await cancel(following)
+
+        assert decode(kept.read_bytes()) == whole
+        assert os.listdir(tmp_path).count("table.json") == 1
+        assert not [name for name in os.listdir(tmp_path) if name.startswith("table.json.")]
 
     async def test_starts_empty_when_the_kept_table_is_broken(self, tmp_path: Path, log: EventLog) -> None:
         (tmp_path / "table.json").write_bytes(b'{"epoch": ')

@@ -59,9 +59,9 @@ async def create(keys: Keys, name: str = "ci", expires_in_s: float | None = None
 
 
 async def published(board: TableBoard) -> Table:
-    raw = await board.after("", 0)
-    assert raw is not None
-    return msgspec.json.decode(raw, type=Table)
+    news = await board.after("", 0)
+    assert news is not None
+    return msgspec.json.decode(news.body, type=Table)
 
 
 def files_with(text: str, directory: Path) -> list[Path]:
