@@ -128,7 +128,8 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
     minor, status_text, reason, block = match.groups()
     fields, read = _read_fields(block, RESPONSE_FIELDS, _READ_IN_RESPONSES)
     status = int(status_text)
-    if status < 200:  # RFC 9110 section 15.2: an interim answer has no body, whatever it says
+    if status < 200:
+        _check_interim(status, minor, read)
         return ResponseHead(status, reason or b"", fields, 0, False, True)
     is_chunked = _is_chunked(read, int(minor))
     length = -1 if is_chunked else _length(read, -1)
@@ -138,6 +139,13 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
         length, is_chunked = 0, False
     alive = _keeps_alive(read.get(b"connection", b"").lower(), int(minor))
     return ResponseHead(status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0))
+
+
+def _check_interim(status: int, minor: bytes, read: dict[bytes, bytes]) -> None:
+    """RFC 9110 section 15.2: no body, and never the last of a connection. Readers differ on one that says otherwise."""
+    has_body = b"transfer-encoding" in read or read.get(b"content-length", b"0") != b"0"
+    if has_body or minor == b"0" or not _keeps_alive(read.get(b"connection", b"").lower(), 1):
+        raise malformed(f"its interim answer {status} has a body, is of HTTP/1.0, or would end the connection")
 
 
 def early_fault(partial: bytes, start: int, begin: int = 0) -> ProtocolError | None:

@@ -80,6 +80,14 @@ class Client:
         answer.body = b"" if is_head or answer.status in (204, 304) else await self._body(answer)
         return answer
 
+    async def final_answer(self) -> Answer:
+        """The next answer that is no interim one."""
+        answer = await self.head()
+        while answer.status < 200:
+            answer = await self.head()
+        answer.body = b"" if answer.status in (204, 304) else await self._body(answer)
+        return answer
+
     async def _body(self, answer: Answer) -> bytes:
         if answer.field("transfer-encoding") == "chunked":
             body = b""

@@ -95,3 +95,44 @@ def _h11_message(connection: h11.Connection, reading: Reading) -> Seen | None:
             return Seen(method, _ORIGIN.sub(b"", target), body)
         else:
             return None
+
+
+def first_answer_by_llhttp(raw: bytes) -> tuple[int, bytes] | None:
+    """Status and body of the first final answer in `raw`; None when llhttp refuses it or it is not whole.
+
+    An answer without a length ends with `raw`, as its connection would.
+    """
+    reader = _LlhttpAnswer()
+    try:
+        reader.parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        return None
+    except httptools.HttpParserError:
+        if reader.answer is None:
+            return None  # what came behind a whole answer is not our question
+    if reader.answer is None and reader.is_until_close:
+        return reader.parser.get_status_code(), reader.body
+    return reader.answer
+
+
+class _LlhttpAnswer:
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.answer: tuple[int, bytes] | None = None
+        self.body = b""
+        self.is_until_close = False
+
+    def on_message_begin(self) -> None:
+        self.body = b""
+        self.is_until_close = False
+
+    def on_headers_complete(self) -> None:
+        self.is_until_close = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.is_until_close = False
+        if self.answer is None and self.parser.get_status_code() >= 200:
+            self.answer = (self.parser.get_status_code(), self.body)

@@ -251,8 +251,23 @@ class TestResponseHead:
 
         assert (head.content_length, head.keep_alive) == (-1, False)
 
-    def test_of_an_interim_answer_has_no_body_whatever_it_says(self) -> None:
-        assert parse_response(b"HTTP/1.1 103 Early\r\nContent-Length: 5\r\n", False).content_length == 0
+    def test_of_an_interim_answer_has_no_body(self) -> None:
+        head = parse_response(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Length: 0\r\n", is_head=False)
+
+        assert (head.fields, head.content_length, head.chunked) == ((b"Link: x",), 0, False)
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"HTTP/1.1 103 X\r\nContent-Length: 5\r\n",
+            b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n",
+            b"HTTP/1.1 103 X\r\nConnection: close\r\n",
+            b"HTTP/1.0 100 Continue\r\n",
+        ],
+    )
+    def test_is_refused_when_an_interim_answer_looks_like_a_final_one(self, raw: bytes) -> None:
+        with pytest.raises(ProtocolError):
+            parse_response(raw, is_head=False)
 
     @pytest.mark.parametrize(
         "raw",
