@@ -60,6 +60,10 @@ bench-batching: setup ## Measure the model server with batching off and on, at 1
 bench-queue: setup ## Measure the gateway's queue beside an ideal one
 	@$(PYTHON) -m benchmarks.gateway.queueing $(ARGS)
 
+.PHONY: bench-reliability
+bench-reliability: setup ## Count what clients see while replicas die and tables change, two minutes
+	@$(PYTHON) -m benchmarks.gateway.reliability $(ARGS)
+
 .PHONY: bench-tools
 bench-tools: setup
 	@bash scripts/bench_tools.sh

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from router.contract import VersionRoute
 from router.core import errors
 from router.core.balance import Balancer, Replica, balancer, reserve, reserve_for
+from router.core.ejection import is_certain
 from router.core.errors import Refusal
 from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
@@ -140,9 +141,9 @@ class Lane:
         """How long a request would wait for a slot behind all that wait now; 0: too little was seen to say."""
         return self._wait_s(self._room.size if is_batch else self._room.live)
 
-    def may_retry(self, tried: Sequence[Replica]) -> bool:
+    def may_retry(self, tried: Sequence[Replica], *, was_sent: bool) -> bool:
         """Takes a retry out of the budget, if there is a replica besides those `tried`."""
-        return self._has_untried(tried) and self._budget.spend()
+        return self._has_untried(tried) and self._budget.spend(was_sent=was_sent)
 
     def retry(self, waiter: Waiter, now: float) -> None:
         """Gives a slot of a replica that `waiter` did not try, now or when one is free, before all others."""
@@ -207,7 +208,7 @@ class Lane:
             self._balancer = balancer(route.balance, self._below)
         self.route = route
         self.replicas = replicas
-        self._budget.share = route.retry_budget
+        self._budget.update(route.retry_budget, route.concurrency)
         self._refresh(now)
         for waiter in [waiter for waiter in self._retries if not self._has_untried(waiter.tried)]:
             if replicas or self.is_coming:
@@ -230,11 +231,18 @@ class Lane:
         return replica
 
     def _eject(self, replica: Replica, reason: str, now: float) -> None:
-        """Takes a replica out, if enough are left: never the last one, never more than half of them."""
-        shares = [other.health.share(now) for other in self.replicas if other is not replica]
-        ejected = 1 + sum(share == 0.0 for share in shares)
-        if not self.route.eject or replica not in self._able or ejected > len(self.replicas) // 2:
+        """Takes a replica out: never the last one, never more than half of them.
+
+        Beyond that a certain failure takes the place of the one that would return first: what is known of that is old,
+        and it may serve again by now.
+        """
+        if not self.route.eject or replica not in self._able:
             return
+        out = [other for other in self.replicas if other is not replica and other.health.share(now) == 0.0]
+        if len(out) + 1 > len(self.replicas) // 2:
+            if not out or not is_certain(reason):
+                return
+            min(out, key=lambda other: other.health.ejected_until).health.forgive(now)
         replica.health.eject(reason, now)
         self.stats.ejected(reason)
         self._refresh(now)

@@ -66,6 +66,10 @@ class Health:
         self.latency_s = 0.0
         self.samples = 0
 
+    def forgive(self, now: float) -> None:
+        """Ends the ejection, without a slow start: it is needed."""
+        self.ejected_until = now - SLOW_START_S
+
     def share(self, now: float) -> float:
         """How much of its concurrency it may be given: 0 ejected, 1 healthy, between them returning."""
         since = now - self.ejected_until
@@ -78,3 +82,8 @@ class Health:
         if not known or self.samples < SAMPLES:
             return False
         return self.latency_s > max(SLOW_FLOOR_S, SLOW_FACTOR * known[len(known) // 2])
+
+
+def is_certain(kind: str) -> bool:
+    """Whether one failure of this kind is proof enough."""
+    return WEIGHT.get(kind, 0) >= LIMIT

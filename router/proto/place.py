@@ -99,7 +99,7 @@ class Place:
             if not self._attempts:
                 self._lane.stats.queue_s.add(now - self._queued_at)
             self._attempts += 1
-            connection = replica.pool.take()
+            connection = replica.pool.take(surely_open=not self._lane.route.idempotent)
             if connection is not None:
                 self._send(connection, now)
                 return
@@ -174,7 +174,7 @@ class Place:
         tried = (*self.tried, self._replica)
         allowed = may_retry(
             lane.route, cause, was_sent=was_sent, is_whole=self._is_whole, attempts=self._attempts
-        ) and lane.may_retry(tried)
+        ) and lane.may_retry(tried, was_sent=was_sent)
         if allowed:
             self._phase = QUEUED
             self._connection = None

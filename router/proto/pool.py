@@ -44,13 +44,18 @@ class Pool:
         self._timers = timers
         self._is_open = True
 
-    def take(self) -> ReplicaConnection | None:
-        """An idle connection, or None."""
+    def take(self, *, surely_open: bool) -> ReplicaConnection | None:
+        """An idle connection, or None. `surely_open`: the kernel is asked too, for a request that is sent but once: the
+        replica may have closed a connection a moment ago, and the loop has not said so yet."""
         while self.idle:
             connection = self.idle.pop()
-            if not connection.is_closing:
-                connection.deadline = float("inf")
-                return connection
+            if connection.is_closing:
+                continue
+            if surely_open and connection.has_news():
+                connection.close()
+                continue
+            connection.deadline = float("inf")
+            return connection
         return None
 
     def give(self, connection: ReplicaConnection) -> None:

@@ -8,6 +8,7 @@ completely sent request, with nothing behind it. A byte that nobody asked for cl
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable
 from math import inf
@@ -68,6 +69,13 @@ class ReplicaConnection(asyncio.Protocol):
     @property
     def replica(self) -> Replica:
         return self._pool.replica
+
+    def has_news(self) -> bool:
+        """Whether the kernel has something that the loop has not brought yet: on an idle connection its end, or bytes
+        that nobody asked for."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def start(self, exchange: Answered, data: bytes) -> None:
         """Sends a request: its head and what there is of its body."""

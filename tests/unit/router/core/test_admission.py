@@ -247,7 +247,7 @@ class TestRetry:
         enqueue(busy)
         retry = Waiting(tried=(one,))
 
-        assert busy.may_retry(retry.tried)
+        assert busy.may_retry(retry.tried, was_sent=True)
         busy.retry(retry, 0.0)
         busy.release(two, 0.0)
 
@@ -259,7 +259,7 @@ class TestRetry:
         assert one is not None
         assert two is not None
         retry = Waiting(tried=(one,))
-        assert busy.may_retry(retry.tried)
+        assert busy.may_retry(retry.tried, was_sent=True)
         busy.retry(retry, 0.0)
 
         busy.release(one, 0.0)
@@ -269,7 +269,7 @@ class TestRetry:
     def test_is_not_possible_without_another_replica(self) -> None:
         alone = lane()
 
-        assert not alone.may_retry(alone.replicas)
+        assert not alone.may_retry(alone.replicas, was_sent=True)
 
     def test_waits_a_moment_longer_when_the_other_replica_leaves_the_table(self) -> None:
         busy = lane(2)
@@ -277,7 +277,7 @@ class TestRetry:
         assert one is not None
         assert two is not None
         retry = Waiting(tried=(one,))
-        assert busy.may_retry(retry.tried)
+        assert busy.may_retry(retry.tried, was_sent=True)
         busy.retry(retry, 0.0)
 
         busy.update(VersionRoute(concurrency=1), (one,), 0.0)
@@ -393,11 +393,24 @@ class TestEjection:
         assert made.stats.ejections == {}
 
     def test_never_takes_more_than_half(self) -> None:
-        made, _ = self.failing(4)
-        for replica in made.replicas[1:]:
-            made.saw_failure(replica, "connect", 100.0)
+        made = lane(4, concurrency=10)
+        for replica in made.replicas:
+            for _ in range(5):
+                made.saw_failure(replica, "reset", 100.0)
 
-        assert made.stats.ejections == {"connect": 2}
+        assert made.stats.ejections == {"reset": 2}
+        assert len({*self.reserved(made, 100.5)}) == 2
+
+    def test_lets_the_one_ejected_first_back_for_one_that_certainly_fails_now(self) -> None:
+        """Replicas that restart one after the other: those ejected first serve again, and the third refuses."""
+        made = lane(4, concurrency=10)
+        for at, replica in enumerate(made.replicas[:3]):
+            made.saw_failure(replica, "connect", 100.0 + at / 10)
+
+        served = {*self.reserved(made, 100.5, 20)}
+
+        assert served == {made.replicas[0], made.replicas[3]}
+        assert made.replicas[0].capacity == 10
 
     def test_is_not_done_for_a_version_that_forbids_it(self) -> None:
         made, bad = self.failing(eject=False)

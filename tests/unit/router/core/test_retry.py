@@ -41,22 +41,43 @@ class TestRetryBudget:
     def test_starts_with_a_burst(self) -> None:
         budget = RetryBudget()
 
-        assert sum(budget.spend() for _ in range(100)) == BURST
+        assert sum(budget.spend(was_sent=True) for _ in range(100)) == BURST
+
+    def test_covers_all_that_one_replica_holds(self) -> None:
+        """A replica that dies takes all of its requests along at once."""
+        budget = RetryBudget()
+        budget.update(0.2, concurrency=32)
+
+        assert sum(budget.spend(was_sent=True) for _ in range(100)) == 32
+
+    def test_holds_no_more_than_before_after_the_same_table_again(self) -> None:
+        budget = RetryBudget()
+        for _ in range(10):
+            budget.update(0.2, concurrency=32)
+
+        assert sum(budget.spend(was_sent=True) for _ in range(100)) == 32
 
     def test_of_nothing_allows_nothing(self) -> None:
         budget = RetryBudget()
-        budget.share = 0.0
+        budget.update(0.0, concurrency=1)
 
-        assert not budget.spend()
+        assert not budget.spend(was_sent=True)
+        assert not budget.spend(was_sent=False)
 
     def test_allows_one_retry_for_five_requests(self) -> None:
         budget = RetryBudget()
-        while budget.spend():
+        while budget.spend(was_sent=True):
             pass
 
         retries = 0
         for _ in range(1000):
             budget.save()
-            retries += budget.spend()
+            retries += budget.spend(was_sent=True)
 
         assert 195 <= retries <= 200
+
+    def test_takes_nothing_for_what_was_never_sent(self) -> None:
+        budget = RetryBudget()
+
+        assert all(budget.spend(was_sent=False) for _ in range(100))
+        assert sum(budget.spend(was_sent=True) for _ in range(100)) == BURST
