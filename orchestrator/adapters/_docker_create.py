@@ -74,6 +74,7 @@ def environment(launch: Launch, *, model_dir: str, secrets_dir: str, host: str, 
         "MODELFLEET_PORT": str(port),
         "MODELFLEET_SETTINGS": spec.settings,
         "MODELFLEET_CPUS": f"{spec.resources.cpus:g}",
+        "MODELFLEET_MEMORY_BYTES": str(spec.resources.memory_bytes),
     }
 
 

@@ -100,6 +100,7 @@ def _settings(config: VersionConfig, body_bytes: int) -> str:
         "load_timeout_s": config.startup_timeout_s,
         "batching": None if config.batching is None else _batching(config.batching),
         **({} if config.slo.latency_ms is None else {"slo_ms": config.slo.latency_ms}),
+        **({} if config.instances == 1 else {"instances": config.instances}),
     }
     return msgspec.json.encode(settings, order="sorted").decode()
 

@@ -21,7 +21,7 @@ _METADATA = "setting"
 # Keys of the design that come in later releases. Refused by name, so that nobody believes in a field that does nothing.
 # fmt: off
 NOT_YET = frozenset({
-    "cache", "instances", "observability", "pricing", "swarm", "rollout", "canary", "autoscaling", "grpc_port",
+    "cache", "observability", "pricing", "swarm", "rollout", "canary", "autoscaling", "grpc_port",
     "standby", "idle_after", "schedule", "accelerators", "gpus",
 })
 # fmt: on

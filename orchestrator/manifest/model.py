@@ -151,6 +151,12 @@ class VersionConfig:
     batching: BatchingConfig | None = setting(
         OrNull(Group(BatchingConfig)), "How rows are joined; null leaves it to the model server.", default=None
     )
+    instances: int = setting(
+        Integer(1, 256),
+        "Batches that one replica computes at one time: threads that share the model (onnx, lightgbm), or processes "
+        "with a copy of it each (sklearn, python).",
+        default=1,
+    )
     slo: SloConfig = setting(
         Group(SloConfig, not_yet=frozenset({"percentile"})), "What the version is to reach.", factory=SloConfig
     )

@@ -21,6 +21,7 @@ from worker_image.server.batching.runner import Runner
 from worker_image.server.codecs import tfs, v2
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
+from worker_image.server.memory import LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
@@ -50,6 +51,7 @@ class App:
         self._version = settings.version
         self._max_body_bytes = settings.tuning.max_body_bytes
         self._max_in_flight = settings.tuning.concurrency * OVERSHOOT
+        self._room = Room(settings.memory_bytes)
         self._phase = phase
         self._metrics = metrics
         self._signature = Signature("", (), ())
@@ -61,6 +63,7 @@ class App:
         """From here on requests are predicted."""
         self._signature = signature
         self._runner = runner
+        self._room.settle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -90,10 +93,22 @@ class App:
             fields = {name: value for name, value in scope["headers"] if name in _READ_FIELDS}
             self._admit()
             _check_encoding(fields)
-            body = await _read_body(receive, fields.get(b"content-length"), self._max_body_bytes)
+            length = fields.get(b"content-length")
+            # A body of unknown length may be a large one.
+            if length is None or int(length) >= LARGE_BYTES:
+                return 200, await self._predict_large(predictor, fields, receive)
+            body = await _read_body(receive, length, self._max_body_bytes)
             return 200, await predictor(body, _time_left_s(fields))
         except RequestError as exc:
             return exc.status, exc.body(self._log_failure(scope, exc))
+
+    async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Refused before it is read, or before it is decoded, when the memory would not hold it."""
+        length = fields.get(b"content-length")
+        with self._room.take(int(length or 0)):
+            body = await _read_body(receive, length, min(self._max_body_bytes, self._room.most_bytes))
+        with self._room.take(len(body), body):
+            return await predictor(body, _time_left_s(fields))
 
     def _admit(self) -> None:
         if not self._phase.is_ready:

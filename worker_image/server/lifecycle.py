@@ -19,7 +19,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,10 +32,13 @@ from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.connection import Connection
 from worker_image.server.errors import ModelFailed
-from worker_image.server.loading import Loaded, load
+from worker_image.server.loading import RELEASES_GIL, Loaded, load
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
+
+Begin = Callable[[str], None]
+Loader = Callable[[Settings, Begin], Loaded]
 
 # The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
 KEEP_ALIVE_S = 3600
@@ -64,19 +67,19 @@ async def serve(settings: Settings, started: float) -> int:
     http = Http(_http_config(app))
     listening = asyncio.create_task(http.serve([_listener(settings)]), name="http")
     await _listening(http, listening)
-    thread = ModelThread(loop)
+    threads = [ModelThread(loop, f"model-{number}") for number in range(settings.tuning.instances)]
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    code = await _load(settings, app, phase, metrics, thread, stopping)
+    code = await _load(settings, app, phase, metrics, threads, stopping)
     if code is None:
         await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
         code = await _drain(settings, phase, metrics)
     http.should_exit = True
-    model_is_idle = thread.stop(_STOP_S)
+    stopped = [thread.stop(_STOP_S) for thread in threads]
     _, pending = await asyncio.wait([listening], timeout=_STOP_S)
-    if pending or not model_is_idle:
+    if pending or not all(stopped):
         _exit_now(code)
     return code
 
@@ -115,12 +118,15 @@ async def _listening(http: Http, task: asyncio.Task[None]) -> None:
 
 
 async def _load(
-    settings: Settings, app: App, phase: Phase, metrics: Metrics, thread: ModelThread, stopping: asyncio.Task[bool]
+    settings: Settings,
+    app: App,
+    phase: Phase,
+    metrics: Metrics,
+    threads: list[ModelThread],
+    stopping: asyncio.Task[bool],
 ) -> int | None:
     """None when the model is ready, else the exit code of what happened first."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Loaded | ModelFailed] = loop.create_future()
-    thread.call(lambda: _load_or_failure(settings, phase), answer.set_result)
+    answer = asyncio.ensure_future(_load_all(settings, phase, threads))
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
     faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True)
@@ -128,11 +134,13 @@ async def _load(
     faulthandler.cancel_dump_traceback_later()
     if not answer.done():
         return 0 if stopping.done() else _fail(phase, _too_slow(settings, phase))
-    loaded = answer.result()
-    if isinstance(loaded, ModelFailed):
-        return _fail(phase, loaded)
+    outcomes = answer.result()
+    for outcome in outcomes:
+        if isinstance(outcome, ModelFailed):
+            return _fail(phase, outcome)
+    copies = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
     _settle_memory()
-    app.open(loaded.signature, _runner(settings, metrics, thread, loaded))
+    app.open(copies[0].signature, _runner(settings, metrics, threads, copies))
     phase.begin("ready")
     metrics.phase_seconds = phase.lengths
     lengths = {f"{name}_s": round(seconds, 3) for name, seconds in phase.lengths.items()}
@@ -140,25 +148,42 @@ async def _load(
     return None
 
 
-def _load_or_failure(settings: Settings, phase: Phase) -> Loaded | ModelFailed:
+async def _load_all(settings: Settings, phase: Phase, threads: list[ModelThread]) -> list[Loaded | ModelFailed]:
+    """One copy of the model, or one for each thread."""
+    if settings.tuning.instances == 1 or settings.backend in RELEASES_GIL:
+        return [await _load_in(threads[0], load, settings, phase)]
+    from worker_image.server.instances import remote
+
+    return list(await asyncio.gather(*(_load_in(thread, remote.load, settings, phase) for thread in threads)))
+
+
+def _load_in(
+    thread: ModelThread, how: Loader, settings: Settings, phase: Phase
+) -> asyncio.Future[Loaded | ModelFailed]:
+    answer: asyncio.Future[Loaded | ModelFailed] = asyncio.get_running_loop().create_future()
+    thread.call(lambda: _load_or_failure(how, settings, phase), answer.set_result)
+    return answer
+
+
+def _load_or_failure(how: Loader, settings: Settings, phase: Phase) -> Loaded | ModelFailed:
     try:
-        return load(settings, phase.begin)
+        return how(settings, phase.begin)
     except ModelFailed as exc:
         _print_cause(exc)
         return exc
 
 
-def _runner(settings: Settings, metrics: Metrics, thread: ModelThread, loaded: Loaded) -> Runner:
+def _runner(settings: Settings, metrics: Metrics, threads: list[ModelThread], copies: list[Loaded]) -> Runner:
     batching, slo_ms = settings.batching, settings.tuning.slo_ms
     sizing = Sizing(batching.fixed_size, None if slo_ms is None else slo_ms / 1000)
     metrics.sizing = sizing
     rules = Rules(
         settings.model,
-        can_batch=loaded.signature.can_batch and sizing.fixed != 1,
-        is_steady=loaded.model.is_steady,
+        can_batch=copies[0].signature.can_batch and sizing.fixed != 1,
+        is_steady=copies[0].model.is_steady,
         max_request_rows=batching.max_request_rows,
     )
-    instances = [Instance(thread, loaded.predict)]
+    instances = [Instance(thread, copies[index % len(copies)].predict) for index, thread in enumerate(threads)]
     return Runner(instances, rules, sizing, batching.max_delay_ms / 1000, metrics.observe_batch)
 
 

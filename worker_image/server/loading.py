@@ -22,6 +22,9 @@ from worker_image.server.settings import Settings
 from worker_image.server.tensors import Signature, Tensors, TensorSpec, datatype_of, fit, rows_of
 
 BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
+# Their frameworks compute without the interpreter's lock and may be called by several threads at once: instances share
+# one copy of the model. The others need a process for each.
+RELEASES_GIL = frozenset({"onnx", "lightgbm"})
 WARMUP_FILE = "warmup.json"
 
 

@@ -7,13 +7,13 @@ imports nothing heavy, because `__main__` reads it before numpy may be imported.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from worker_image.server import limits
 from worker_image.server.errors import ModelFailed
 
 # The libraries below numpy, scikit-learn and LightGBM read these when they are imported, and else take the host's core
@@ -43,7 +43,7 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching,
-    `slo_ms` is the latency that batches are sized for.
+    `slo_ms` is the latency that batches are sized for, `instances` how many batches are computed at one time.
     """
 
     concurrency: int = 32
@@ -52,10 +52,13 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load_timeout_s: float = 300.0
     batching: Batching | None = None
     slo_ms: float | None = None
+    instances: int = 1
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Everything that one replica is told. `threads` is the CPU limit as a whole number of at least 1."""
+    """Everything that one replica is told. `threads` is one instance's share of the CPU limit, at least 1;
+    `memory_bytes` None: no limit is known.
+    """
 
     model: str
     version: str
@@ -65,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: int
     threads: int
     tuning: Tuning
+    memory_bytes: int | None = None
 
     @property
     def batching(self) -> Batching:
@@ -72,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def read(environ: Mapping[str, str]) -> Settings:
+    tuning = _tuning(environ.get("MODELFLEET_SETTINGS") or "{}")
     return Settings(
         model=_required(environ, "MODELFLEET_MODEL"),
         version=_required(environ, "MODELFLEET_VERSION"),
@@ -79,8 +84,9 @@ def read(environ: Mapping[str, str]) -> Settings:
         model_dir=Path(_required(environ, "MODELFLEET_MODEL_DIR")),
         host=environ.get("MODELFLEET_HOST", "127.0.0.1"),
         port=_port(environ.get("MODELFLEET_PORT", "8000")),
-        threads=_threads(environ.get("MODELFLEET_CPUS")),
-        tuning=_tuning(environ.get("MODELFLEET_SETTINGS") or "{}"),
+        threads=max(1, int(_cpus(environ.get("MODELFLEET_CPUS")) / tuning.instances)),
+        tuning=tuning,
+        memory_bytes=_memory_bytes(environ.get("MODELFLEET_MEMORY_BYTES")),
     )
 
 
@@ -121,16 +127,25 @@ def _port(text: str) -> int:
     raise _bad("MODELFLEET_PORT", text, "a port is a whole number in 1..65535")
 
 
-def _threads(text: str | None) -> int:
+def _cpus(text: str | None) -> float:
+    """What the control plane says, or less when the cgroup allows less."""
+    allowed = min(limits.own_cores(), limits.cpus() or float("inf"))
     if not text:
-        return os.cpu_count() or 1
+        return allowed
     try:
         cpus = float(text)
     except ValueError:
         cpus = 0.0
     if 0 < cpus < 100_000:
-        return max(1, int(cpus))
+        return min(cpus, allowed)
     raise _bad("MODELFLEET_CPUS", text, "a CPU limit is a number above 0, such as 0.5 or 2")
+
+
+def _memory_bytes(text: str | None) -> int | None:
+    if text and not text.isdecimal():
+        raise _bad("MODELFLEET_MEMORY_BYTES", text, "a memory limit is a whole number of bytes")
+    known = [limit for limit in (int(text or 0), limits.memory_bytes()) if limit]
+    return min(known, default=None)
 
 
 def _tuning(text: str) -> Tuning:
@@ -148,6 +163,7 @@ def _tuning(text: str) -> Tuning:
         "batching.max_delay_ms": (batching.max_delay_ms, 0),
         "batching.max_request_rows": (batching.max_request_rows, 1),
         "slo_ms": (tuning.slo_ms, 0.001),
+        "instances": (tuning.instances, 1),
     }
     for name, (value, least) in limits.items():
         if value is not None and value < least:

@@ -77,6 +77,7 @@ def test_a_replica_is_told_of_no_field_that_is_at_its_default() -> None:
             {"max_size": "auto", "max_delay_ms": 0.0, "max_request_rows": 9},
         ),
         ("slo: {latency_ms: 50}", "slo_ms", 50.0),
+        ("instances: 4", "instances", 4),
     ],
 )
 def test_a_replica_is_told_how_to_serve(fields: str, key: str, value: object) -> None:

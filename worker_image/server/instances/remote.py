@@ -1,0 +1,123 @@
+"""A model in a process of its own, as the server sees it: for frameworks that hold the interpreter's lock.
+
+Owns the process, its connection and the memory that they share. All of it is called in the instance's own thread, which
+waits there while the process computes. A process that dies fails the batch that it had, and is started again with the
+next one; one that hangs is killed. It must never be left behind: the child ends when the connection does.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from worker_image.server import log
+from worker_image.server.errors import ModelFailed, RequestError
+from worker_image.server.instances.shared import SharedTensors
+from worker_image.server.loading import Loaded
+from worker_image.server.settings import Settings
+from worker_image.server.tensors import Signature, Tensors
+
+_MODULE = "worker_image.server.instances.child"
+
+
+def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
+    """Starts a process and waits until the model in it has predicted once."""
+    model = RemoteModel(settings)
+    model.start(begin)
+    return Loaded(model, model.signature)
+
+
+class RemoteModel:
+    """One process at a time."""
+
+    is_steady = False
+    signature: Signature
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inputs = SharedTensors.create()
+        self._outputs = SharedTensors.create()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def start(self, begin: Callable[[str], None]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            passed = (theirs.fileno(), self._inputs.fd, self._outputs.fd)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE, *map(str, passed)], pass_fds=passed, stdin=subprocess.DEVNULL
+            )
+        self._connection = Connection(ours.detach())
+        self.signature = self._loaded(begin)
+
+    def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        if self._process is None:
+            self._restart()
+        assert self._connection is not None
+        try:
+            self._connection.send((self._inputs.write(inputs), outputs))
+            kind, said = self._connection.recv()
+        except (EOFError, OSError) as exc:
+            raise RequestError("MODEL_FAILED", self._bury()) from exc
+        if kind == "refused":
+            raise RequestError(*said)
+        # The next batch is written over this one.
+        return {name: tensor.copy() for name, tensor in self._outputs.read(said).items()}
+
+    def warmup(self) -> Tensors | None:
+        return None
+
+    def _loaded(self, begin: Callable[[str], None]) -> Signature:
+        assert self._connection is not None
+        while True:
+            try:
+                kind, said = self._connection.recv()
+            except (EOFError, OSError) as exc:
+                raise ModelFailed("MODEL_RAISED", self._bury()) from exc
+            if kind == "phase":
+                begin(said)
+            elif kind == "failed":
+                self._bury()
+                raise ModelFailed(*said)
+            else:
+                signature: Signature = said
+                return signature
+
+    def _restart(self) -> None:
+        try:
+            self.start(lambda _: None)
+        except ModelFailed as exc:
+            raise RequestError("MODEL_FAILED", f"the model's process cannot be started again: {exc.reason}") from exc
+        log.event("model process restarted")
+
+    def _bury(self) -> str:
+        """Ends what is left of the process; how it ended, as a sentence."""
+        process, connection = self._process, self._connection
+        assert process is not None
+        assert connection is not None
+        self._process = self._connection = None
+        connection.close()
+        try:
+            code = process.wait(_LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        reason = f"the model's process {_ending(code)}"
+        log.event("model process ended", level="error", exit_code=code, reason=reason)
+        return reason
+
+
+# Between the end of a connection and that of its process lies only the interpreter's own shutdown.
+_LAST_WORDS_S = 5.0
+
+
+def _ending(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed, most likely because its memory ran out; send fewer rows, or raise `resources.memory`"
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name} in native code; correct the model, its log may have details"
+    return f"ended by itself with exit code {code}; a model must not end its process; correct the model"
