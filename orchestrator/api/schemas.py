@@ -36,7 +36,8 @@ class ReplicaStatus(Schema):
 
 
 class VersionStatus(Schema):
-    """One version: `ready` of `desired` replicas of the desired spec; `reason` says why it is not there yet."""
+    """One version: `ready` of `desired` replicas of the desired spec; `reason` says why it is not there yet, or which
+    replicas the gateway leaves alone."""
 
     version: str
     state: VersionState

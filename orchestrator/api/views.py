@@ -16,6 +16,7 @@ from orchestrator.config import VERSION
 from orchestrator.core.entities import DesiredVersion, Replica, VersionKey
 from orchestrator.core.keys import Key
 from orchestrator.core.plan import Verdict
+from orchestrator.core.roster import ejected
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.control import ControlPlane
 
@@ -145,7 +146,7 @@ def _replica(control: ControlPlane, replica: Replica, wanted: DesiredVersion | N
         port=replica.port,
         age_s=max(0.0, time.time() - replica.created_at),
         in_flight=replica.in_flight,
-        reason=replica.exit.reason if replica.exit else "",
+        reason=replica.exit.reason if replica.exit else ejected(replica),
     )
 
 

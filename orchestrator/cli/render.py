@@ -71,12 +71,12 @@ def models_grid(models: Sequence[schemas.ModelStatus], width: int | None = None)
 
 
 def reason_lines(models: Sequence[schemas.ModelStatus]) -> list[Line]:
-    """Why versions are not there yet, one line each."""
+    """Why versions are not there yet, or not whole, one line each."""
     return [
         [(f"{model.name}@{version.version} ", "bold"), words.state(version.state), f": {version.reason}"]
         for model in models
         for version in model.versions
-        if version.reason and version.state != "ready"
+        if version.reason
     ]
 
 

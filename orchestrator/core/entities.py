@@ -169,7 +169,8 @@ class Replica:
     """One container (or process) as observed. `created_at` in seconds since the epoch.
 
     `phase` is what the model server says it is doing, for people. `in_flight` is the gateway's count, None
-    while the gateway has not said. `routed`: the table that the gateway applied names it (None: unknown).
+    while the gateway has not said. `routed`: the table that the gateway applied names it (None: unknown). `ejected`:
+    why the gateway left it alone, until it passes a probe again; "": it does not.
     """
 
     id: str
@@ -183,6 +184,7 @@ class Replica:
     phase: str = ""
     in_flight: int | None = None
     routed: bool | None = None
+    ejected: str = ""
     exit: Exit | None = None
 
 

@@ -148,7 +148,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where one version stands. `reason` is a sentence when it is not "ready"."""
+    """Where one version stands. `reason` is a sentence when it is not "ready", or ready with a replica ejected."""
 
     key: VersionKey
     state: Literal["ready", "starting", "updating", "failed", "stopping"]

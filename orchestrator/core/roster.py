@@ -27,7 +27,7 @@ class History:
 
 @dataclass(slots=True)
 class Roster:
-    """One version's replicas. Without `wanted` all live ones are old; `timed_out` ones are in `failed` as well."""
+    """One version's replicas. Without `wanted` all live ones are old; `given_up` ones live, and are in `failed` too."""
 
     key: VersionKey
     wanted: DesiredVersion | None = None
@@ -37,7 +37,7 @@ class Roster:
     old_pending: list[Replica] = field(default_factory=list)
     draining: list[Replica] = field(default_factory=list)
     failed: list[Replica] = field(default_factory=list)
-    timed_out: list[Replica] = field(default_factory=list)
+    given_up: list[Replica] = field(default_factory=list)
 
     def wants(self, replica: Replica) -> bool:
         """Whether a replica of this one's spec should run."""
@@ -52,7 +52,7 @@ class Roster:
     def live_count(self) -> int:
         """Those that use the machine and do not drain; one stopped in this plan counts until it is seen gone."""
         live = len(self.ready) + len(self.pending) + len(self.old_ready) + len(self.old_pending)
-        return live + len(self.timed_out)
+        return live + len(self.given_up)
 
 
 Rosters = dict[VersionKey, Roster]
@@ -98,9 +98,11 @@ def _place(roster: Roster, replica: Replica, memory: Memory, history: History, n
         (roster.ready if is_wanted else roster.old_ready).append(replica)
     elif not is_wanted:
         roster.old_pending.append(replica)
+    elif _is_hung(replica, history):
+        _give_up(roster, replica, f"{ejected(replica)}, and nothing answers at its port any more")
     elif now >= startup_deadline(roster, replica, history):
-        roster.failed.append(_timed_out(roster, replica))
-        roster.timed_out.append(replica)
+        limit_s = f"{roster.wanted.startup_timeout_s:g} s" if roster.wanted else ""
+        _give_up(roster, replica, f"did not become ready within {limit_s}; last phase: {phase(replica)}")
     else:
         roster.pending.append(replica)
 
@@ -111,15 +113,25 @@ def startup_deadline(roster: Roster, replica: Replica, history: History) -> floa
     return history.pending_since[replica.id] + roster.wanted.startup_timeout_s
 
 
-def _timed_out(roster: Roster, replica: Replica) -> Replica:
-    assert roster.wanted is not None
-    reason = f"did not become ready within {roster.wanted.startup_timeout_s:g} s; last phase: {phase(replica)}"
-    return replace(replica, state=ReplicaState.FAILED, exit=Exit(code=None, reason=reason))
+def _is_hung(replica: Replica, history: History) -> bool:
+    """Two witnesses say that one which was ready is dead, though its process lives: the gateway, whose requests it did
+    not answer, and the probes. One that answers that it loads is believed, and gets its time again."""
+    return bool(replica.ejected) and replica.state is ReplicaState.STARTING and history.was_ready(replica.id)
+
+
+def _give_up(roster: Roster, replica: Replica, reason: str) -> None:
+    roster.failed.append(replace(replica, state=ReplicaState.FAILED, exit=Exit(code=None, reason=reason)))
+    roster.given_up.append(replica)
 
 
 def phase(replica: Replica) -> str:
     """What a pending replica does, for people."""
     return replica.phase or replica.state.value
+
+
+def ejected(replica: Replica) -> str:
+    """Why the gateway leaves it alone, for people; "" when it does not."""
+    return replica.ejected and f"ejected by the gateway: {replica.ejected}"
 
 
 def ending(replica: Replica) -> str:

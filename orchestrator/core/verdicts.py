@@ -32,7 +32,16 @@ def judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | No
             f"{_ready_of(ready, desired)}; {_count(leftover, 'outdated or surplus replica')} to be drained and stopped"
         )
         return Verdict(roster.key, "updating", ready, desired, reason)
-    return Verdict(roster.key, "ready", ready, desired)
+    return Verdict(roster.key, "ready", ready, desired, _left_alone(roster))
+
+
+def _left_alone(roster: Roster) -> str:
+    """Which of the ready ones the gateway does not use, "" when it uses all."""
+    reasons = [replica.ejected for replica in roster.ready if replica.ejected]
+    if not reasons:
+        return ""
+    why = ", ".join(sorted(set(reasons)))
+    return f"{len(reasons)} of {_count(len(roster.ready), 'replica')} ejected by the gateway: {why}"
 
 
 def _stopping(roster: Roster, traffic: Traffic | None) -> Verdict:

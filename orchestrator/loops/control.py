@@ -25,6 +25,7 @@ from orchestrator.adapters.store import Store
 from orchestrator.config import ENGINES, VERSION, Config
 from orchestrator.core.errors import ConflictError, UnavailableError
 from orchestrator.core.plan import Policy
+from orchestrator.loops.ejections import EjectionWatch
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.keeper import GatewayKeeper
@@ -77,6 +78,7 @@ class ControlPlane:
         self.loop = ReconcileLoop(
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy()
         )
+        self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads
         )  # fmt: skip
@@ -126,6 +128,7 @@ class ControlPlane:
         self._gateway_task = self._tasks.spawn(forever("gateway", self.keeper.run), name="gateway")
         self._tasks.spawn(self._reconcile(), name="reconcile")
         self._tasks.spawn(forever("probe", self.prober.run), name="probe")
+        self._tasks.spawn(forever("ejections", self.ejections.run), name="ejections")
         self._watch_engine()
 
     async def down(self) -> None:

@@ -24,16 +24,20 @@ PROBE_READY_EVERY_S = 15.0
 PROBE_FAILED_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 UNHEALTHY_AFTER = 3
+EJECTION_OVER_S = 10.0
 
 
 @dataclass(slots=True)
 class Health:
-    """What the probes of one replica said. `due` is when to ask again (monotonic seconds)."""
+    """What the probes of one replica said. `due` is when to ask again (monotonic seconds). `ejected`: why the gateway
+    left it alone, and `ejected_at` when it last said so."""
 
     last: Probe = SILENT
     ready: bool = False
     failures: int = 0
     due: float = 0.0
+    ejected: str = ""
+    ejected_at: float = 0.0
 
     def note(self, answer: Probe, now: float) -> bool:
         """Takes in one answer; returns whether readiness changed."""
@@ -47,10 +51,22 @@ class Health:
         self.due = now + self._pause()
         return before != (self.ready, answer.phase.split(" ")[0])
 
+    def is_used_again(self, now: float) -> bool:
+        """Whether its ejection is over. The gateway tries it again and again: only a while without one says so."""
+        return bool(self.ejected) and self.ready and not self.failures and now - self.ejected_at > EJECTION_OVER_S
+
     def _pause(self) -> float:
         if self.ready:
             return PROBE_FAILED_EVERY_S if self.failures else PROBE_READY_EVERY_S
         return PROBE_PENDING_EVERY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Ejections:
+    """The replicas that the gateway began to leave alone, and those that it uses again and that pass their probes."""
+
+    began: tuple[str, ...]
+    ended: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -85,11 +101,20 @@ class Prober:
             await self._probe_all(fresh)
             self._new.set()
 
-    def recheck(self, replica_id: str) -> None:
-        """Probes one at once, whatever was due."""
-        if replica_id in self.health:
-            self.health[replica_id].due = 0.0
+    def note_ejected(self, ejected: Mapping[str, str], now: float) -> Ejections:
+        """Takes in whom the gateway leaves alone now, with its reasons. Those that it did not name before are asked at
+        once, whatever was due."""
+        known = [(id_, self.health[id_], reason) for id_, reason in ejected.items() if id_ in self.health]
+        began = tuple(id_ for id_, health, _ in known if not health.ejected)
+        for id_, health, reason in known:
+            health.ejected, health.ejected_at = reason, now
+            health.due = now if id_ in began else health.due
+        ended = tuple(id_ for id_, health in self.health.items() if health.is_used_again(now))
+        for id_ in ended:
+            self.health[id_].ejected = ""
+        if began:
             self._new.set()
+        return Ejections(began, ended)
 
     async def _probe_all(self, ids: list[str]) -> bool:
         answers = await asyncio.gather(*(self._probe(id_) for id_ in ids))
@@ -133,6 +158,7 @@ def _replica(listed: EngineReplica, health: Health | None) -> Replica:
         host=listed.host,
         port=listed.port,
         phase=health.last.phase if health else "",
+        ejected=health.ejected if health else "",
         exit=listed.exit,
     )
 

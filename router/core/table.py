@@ -129,7 +129,7 @@ class Fleet:
 
     def ejected(self, now: float) -> dict[str, str]:
         """The replicas left alone now, with the reason."""
-        return {r.id: r.health.reason for r in self.replicas.values() if r.health.share(now) == 0.0}
+        return {r.id: r.health.reason for r in self.replicas.values() if r.health.ejected_until > now}
 
     def _apply_models(self, models: dict[str, ModelRoute], clock: Callable[[], float]) -> Generator[None, None, None]:
         for done, (name, route) in enumerate(models.items(), 1):

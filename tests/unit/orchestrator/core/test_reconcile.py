@@ -395,6 +395,50 @@ class TestStartupTimeout:
         assert plan.is_empty
 
 
+class TestEjected:
+    """A replica that was ready, does not answer requests, and does not answer probes, is dead though it runs."""
+
+    want = desired(version("iris@1", 2))
+    other = replica("r2", "iris@1")
+
+    def settled(self):
+        return settled(self.want, replica("r1", "iris@1"), self.other)
+
+    def test_a_silent_replica_that_the_gateway_ejected_is_replaced_at_once(self):
+        silent = replica("r1", "iris@1", "starting", ejected="timeout")
+
+        plan = decide(self.want, silent, self.other, memory=self.settled())
+
+        assert plan.render().splitlines() == [
+            "- remove iris@1 r1: ejected by the gateway: timeout, and nothing answers at its port any more",
+            "+ start iris@1 spec=a: in place of one that failed: ejected by the gateway: timeout, and nothing answers at "
+            "its port any more",
+        ]
+
+    def test_an_ejected_replica_that_passes_its_probes_stays_and_is_told(self):
+        plan = decide(self.want, replica("r1", "iris@1", ejected="5xx"), self.other, memory=self.settled())
+
+        verdict = plan.verdicts[key("iris@1")]
+        assert plan.is_empty
+        assert (verdict.state, verdict.reason) == ("ready", "1 of 2 replicas ejected by the gateway: 5xx")
+        assert plan.routes["iris"].versions["1"].replicas == ("r1", "r2")
+
+    def test_one_that_answers_that_it_loads_again_gets_its_time(self):
+        loading = replica("r1", "iris@1", "loading", ejected="connect")
+
+        assert decide(self.want, loading, self.other, memory=self.settled()).is_empty
+
+    def test_a_silent_replica_that_the_gateway_still_uses_gets_its_time(self):
+        silent = replica("r1", "iris@1", "starting")
+
+        assert decide(self.want, silent, self.other, memory=self.settled()).is_empty
+
+    def test_one_that_was_never_ready_gets_its_time_to_start(self):
+        new = replica("r1", "iris@1", "starting", ejected="connect")
+
+        assert decide(self.want, new, self.other).is_empty
+
+
 class TestDraining:
     want = desired(version("iris@1", drain_timeout_s=30))
 

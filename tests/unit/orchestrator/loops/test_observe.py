@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import httpx
 import pytest
 
 from orchestrator.adapters.engine import EngineReplica
 from orchestrator.adapters.probe import SILENT, Probe
 from orchestrator.core.entities import Exit, Replica, VersionKey
 from orchestrator.core.states import ReplicaState
-from orchestrator.loops.observe import UNHEALTHY_AFTER, Health, refused_start, snapshot
+from orchestrator.loops.observe import EJECTION_OVER_S, UNHEALTHY_AFTER, Health, Prober, refused_start, snapshot
 from router.contract import GatewayReport
 
 KEY = VersionKey("m", "1")
@@ -59,6 +62,57 @@ class TestHealth:
         health.note(LOADING, 0.0)
 
         assert not health.note(Probe(ready=False, answers=True, phase="loading for 2 s"), 0.1)
+
+
+class TestEjected:
+    def prober(self, *, ready: bool = True) -> Prober:
+        found = Prober(cast(httpx.AsyncClient, None), changed=lambda: None)
+        health = Health()
+        if ready:
+            health.note(READY, 100.0)
+        found.health = {"r": health}
+        return found
+
+    def test_a_replica_that_the_gateway_leaves_alone_is_asked_at_once(self) -> None:
+        prober = self.prober()
+
+        found = prober.note_ejected({"r": "connect"}, 101.0)
+
+        assert (found.began, found.ended) == (("r",), ())
+        assert prober.health["r"].due == 101.0
+        assert _one(_listed(), prober.health["r"]).ejected == "connect"
+
+    def test_one_that_stays_ejected_is_told_once_and_asked_when_it_is_due(self) -> None:
+        prober = self.prober()
+        prober.note_ejected({"r": "connect"}, 101.0)
+        prober.health["r"].note(READY, 101.5)
+
+        again = prober.note_ejected({"r": "reset"}, 102.0)
+
+        assert (again.began, again.ended) == ((), ())
+        assert prober.health["r"].due > 110.0
+        assert prober.health["r"].ejected == "reset"
+
+    def test_it_is_over_when_the_gateway_has_used_it_for_a_while_and_its_probes_pass(self) -> None:
+        prober = self.prober()
+        prober.note_ejected({"r": "connect"}, 101.0)
+
+        soon = prober.note_ejected({}, 101.0 + EJECTION_OVER_S)
+        later = prober.note_ejected({}, 101.1 + EJECTION_OVER_S)
+
+        assert (soon.ended, later.ended) == ((), ("r",))
+        assert prober.health["r"].ejected == ""
+
+    def test_it_is_not_over_while_probes_fail(self) -> None:
+        prober = self.prober()
+        prober.note_ejected({"r": "timeout"}, 101.0)
+        prober.health["r"].note(SILENT, 101.0)
+
+        assert prober.note_ejected({}, 500.0).ended == ()
+        assert prober.health["r"].ejected == "timeout"
+
+    def test_a_replica_that_nobody_knows_is_no_news(self) -> None:
+        assert self.prober().note_ejected({"gone": "connect"}, 101.0).began == ()
 
 
 class TestSnapshot:
