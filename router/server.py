@@ -91,12 +91,13 @@ class Gateway:
 
     def make_request_id(self) -> str:
         self._id_count += 1
-        return f"{self._id_prefix}-{self._id_count:x}"
+        return f"{self._id_prefix}-{self._id_count}"
 
     def make_traceparent(self) -> bytes:
         """A new trace, not sampled: whoever wants it recorded sends their own."""
         self._id_count += 1
-        return b"00-%b%016x-%016x-00" % (self._trace_prefix, self._id_count, self._id_count)
+        count = b"%016x" % self._id_count
+        return b"00-%b%b-%b-00" % (self._trace_prefix, count, count)
 
     @property
     def is_ending(self) -> bool:

@@ -10,6 +10,7 @@ docs/decisions/0009-own-http-parser.md says why this is not llhttp; tests compar
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -80,8 +81,9 @@ class RequestHead(NamedTuple):
     expects_continue: bool
 
 
-class ResponseHead(NamedTuple):
-    """A response's head, checked. `content_length` is -1 when the body has no announced length."""
+@dataclass(slots=True)
+class ResponseHead:
+    """A response's head, checked; never changed. `content_length` is -1 when the body has no announced length."""
 
     status: int
     reason: bytes

@@ -66,9 +66,18 @@ def response_suffix(
     request_id: bytes, version: bytes, queue_ms: float, model_ms: float, framing: bytes, connection: bytes
 ) -> bytes:
     """The gateway's own fields and the end of the head. `framing` and `connection` are whole lines or empty."""
-    return b"x-request-id: %b\r\nx-model-version: %b\r\nserver-timing: queue;dur=%.2f, model;dur=%.2f\r\n%b%b\r\n" % (
-        request_id, version, queue_ms, model_ms, framing, connection,
+    return b"x-request-id: %b\r\nx-model-version: %b\r\nserver-timing: queue;dur=%b, model;dur=%b\r\n%b%b\r\n" % (
+        request_id, version, _duration(queue_ms), _duration(model_ms), framing, connection,
     )  # fmt: skip
+
+
+# Formatting a float takes longer than all the rest of the line: short times are looked up.
+_SHORT: Final = tuple(b"%.2f" % (hundredths / 100) for hundredths in range(2_000))
+
+
+def _duration(ms: float) -> bytes:
+    hundredths = int(ms * 100 + 0.5)
+    return _SHORT[hundredths] if 0 <= hundredths < len(_SHORT) else b"%.2f" % ms
 
 
 def chunk(data: bytes) -> bytes:

@@ -8,9 +8,10 @@ escapes, so a name with one is an unknown name.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from router.core.errors import ProtocolError, malformed, path_not_found
 
@@ -39,7 +40,8 @@ _OWN: Final = {
 }
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """A path, read. `version` and `label` are "" when the path names none; `path` is what the replica gets."""
 
     model: str

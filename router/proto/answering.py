@@ -82,10 +82,10 @@ class Answering:
     def close_after_answer(self) -> None:
         self._keep_alive = False
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         self._log_exchange()
         self._exchange = None
-        self._request_done()
+        self._request_done(now)
 
     def refused(self, refusal: Refusal) -> None:
         self._log_exchange()
@@ -124,7 +124,7 @@ class Answering:
     def _expire(self, now: float) -> None:
         raise NotImplementedError
 
-    def _request_done(self) -> None:
+    def _request_done(self, now: float) -> None:
         """The answer is written: on to the next request, or close."""
         raise NotImplementedError
 
@@ -148,7 +148,7 @@ class Answering:
         line = self.connection_line()
         is_head = self._request.method == b"HEAD"
         self._transport.write(rewrite.own_response(status, body, self._request_id, is_head=is_head, connection=line))
-        self._request_done()
+        self._request_done(time.monotonic())
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answers no. The connection goes on when the request was read to its end."""
@@ -156,7 +156,7 @@ class Answering:
             self._end_with(refusal)
         else:
             self._write_refusal(refusal)
-            self._request_done()
+            self._request_done(time.monotonic())
 
     def _fail(self, refusal: Refusal, head: bytes = b"") -> None:
         """Answers a request that cannot be read, and ends the connection: nobody knows where the next one begins.

@@ -125,7 +125,7 @@ class ClientConnection(Answering, asyncio.Protocol):
     def body_held(self, body: bytes, rest: bytes) -> None:
         self._phase = BUSY
         self._ahead = rest
-        self._dispatch(body)
+        self._dispatch(body, time.monotonic())
 
     def body_streams(self, length: int) -> Exchange | None:
         lane = self._lane or self._resolve()
@@ -210,7 +210,7 @@ class ClientConnection(Answering, asyncio.Protocol):
         if 0 <= length <= len(rest):
             self._ahead = rest[length:]
             self._phase = BUSY
-            self._dispatch(rest[:length])
+            self._dispatch(rest[:length], self._arrived)
         else:
             self._phase = BODY
             self._begin_body(request, rest)
@@ -236,7 +236,7 @@ class ClientConnection(Answering, asyncio.Protocol):
 
     # to the exchange
 
-    def _dispatch(self, body: bytes) -> None:
+    def _dispatch(self, body: bytes, now: float) -> None:
         """Sends a request whose body is here on its way."""
         target = self._request.target
         if isinstance(target, Own):
@@ -247,7 +247,7 @@ class ClientConnection(Answering, asyncio.Protocol):
             exchange = self._exchange = Exchange(
                 self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived
             )
-            exchange.start(body, time.monotonic())
+            exchange.start(body, now)
 
     def _resolve(self) -> Lane | None:
         """Where the request goes; None when it was refused here."""
@@ -290,7 +290,7 @@ class ClientConnection(Answering, asyncio.Protocol):
         else:
             self._transport.abort()
 
-    def _request_done(self) -> None:
+    def _request_done(self, now: float) -> None:
         """The answer is written: on to the next request, or close."""
         if len(self._request.raw) > REMEMBERED_BYTES:
             self._request = cast(Any, None)
@@ -298,13 +298,13 @@ class ClientConnection(Answering, asyncio.Protocol):
             self._linger()
         elif self._keep_alive:
             self._phase = HEAD
-            self.set_deadline(time.monotonic() + self._limits.idle_timeout_s)
+            self.set_deadline(now + self._limits.idle_timeout_s)
             if not self._is_advancing:
                 self._go_on()
         else:
             self._phase = LINGER
             self._transport.close()
-            self.set_deadline(time.monotonic() + self._limits.idle_timeout_s)
+            self.set_deadline(now + self._limits.idle_timeout_s)
 
     def _go_on(self) -> None:
         """Works on what was sent ahead. Whoever calls worked on another request: a fault in this one is not its own."""

@@ -254,8 +254,8 @@ class Exchange(Place):
         self._lane.stats.model_s.add(now - self._sent_at)
         self._lane.served(now - self._slot_at)
         self._count(self.status, now)
-        self._release()
-        self._client.answered()
+        self._give_back(now)
+        self._client.answered(now)
 
     def _leave(self, phase: int) -> None:
         """Takes the request out of wherever it is in `phase`. The slot goes back when the replica lets go of it."""

@@ -89,7 +89,9 @@ class Place:
     # called by the lane
 
     def take_slot(self, replica: Replica) -> None:
-        now = time.monotonic()
+        self._take_slot(replica, time.monotonic())
+
+    def _take_slot(self, replica: Replica, now: float) -> None:
         self._replica = replica
         self._has_slot = True
         self._slot_at = now
@@ -141,7 +143,7 @@ class Place:
         affinity = None if lane.sticky is None else lane.sticky.affinity(self._request.raw)
         replica = lane.reserve(now, affinity)
         if replica is not None:
-            self.take_slot(replica)
+            self._take_slot(replica, now)
             return
         refusal = lane.enqueue(self, now)
         if refusal is not None:
@@ -205,11 +207,13 @@ class Place:
         return True
 
     def _release(self) -> None:
-        if not self._has_slot:
-            return
+        if self._has_slot:
+            self._give_back(time.monotonic())
+
+    def _give_back(self, now: float) -> None:
         replica = self._replica
         self._has_slot = False
-        self._lane.release(replica, time.monotonic())
+        self._lane.release(replica, now)
         if replica.retired:
             self._fleet.settle(replica)
 

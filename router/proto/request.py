@@ -6,7 +6,8 @@ Made once for equal heads of one connection. It must hold nothing that another r
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from router.config import Limits
 from router.core import errors, framing, rewrite
@@ -22,8 +23,12 @@ _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-
 _TIMEOUT: Final = re.compile(rb"[0-9]{1,9}")
 
 
-class Request(NamedTuple):
-    """`target` is a refusal when the path or a field is wrong: it is answered after the body was read."""
+@dataclass(slots=True)
+class Request:
+    """Never changed once it is made: not frozen, since that makes it slower to make, and no named tuple, since those
+    are slower to read, 25 times a request.
+
+    `target` is a refusal when the path or a field is wrong: it is answered after the body was read."""
 
     raw: bytes
     method: bytes

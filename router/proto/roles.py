@@ -32,7 +32,7 @@ class Client(Protocol):
 
     def pause_body(self, paused: bool) -> None: ...
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """The answer is complete."""
 
     def refused(self, refusal: Refusal) -> None:
