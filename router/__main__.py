@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from router.config import Config, ConfigError, Limits, check, limits_from, read_config
+from router.config import Config, ConfigError, Limits, Tls, check, limits_from, read_config
 from router.contract import TableError, decode
 from router.job import SupervisorState
 from router.listeners import bind_problem
 from router.log import EventLog
 from router.supervisor import Supervisor, take_state
+from router.tls import read_context
 
 EXIT_CONFIG = 2
 _LIMITS = {field.name: field.default for field in msgspec.structs.fields(Limits)}
@@ -83,8 +84,13 @@ def _raise_open_files() -> None:
 
 
 def _config(flags: argparse.Namespace) -> Config:
-    if flags.config:
-        return read_config(Path(flags.config))
+    config = read_config(Path(flags.config)) if flags.config else _alone(flags)
+    if config.tls is not None:
+        read_context(config.tls)  # what is wrong is said here, where a person sees it
+    return config
+
+
+def _alone(flags: argparse.Namespace) -> Config:
     limits = limits_from({n: v for n in _LIMITS if (v := getattr(flags, n)) is not None}, "limits")
     if not 0 <= flags.processes <= 256:
         raise ConfigError(f"--processes: {flags.processes} is not in 0..256; 0 is as many as there are cores")
@@ -97,10 +103,17 @@ def _config(flags: argparse.Namespace) -> Config:
         limits=limits,
         log_file=flags.log_file,
         access_log=flags.access_log,
+        tls=_tls(flags),
     )
     check(config, "command line")
     _check_table(Path(flags.table))
     return config
+
+
+def _tls(flags: argparse.Namespace) -> Tls | None:
+    if bool(flags.tls_certificate) != bool(flags.tls_key) or (flags.tls_client_ca and not flags.tls_key):
+        raise ConfigError("--tls-certificate and --tls-key belong together; name both files")
+    return Tls(flags.tls_certificate, flags.tls_key, flags.tls_client_ca) if flags.tls_key else None
 
 
 def _check_ports(config: Config, flags: argparse.Namespace) -> None:
@@ -141,6 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-file", default="", metavar="FILE", help="JSON events; default: standard error")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line a request; default: none")
+    tls = parser.add_argument_group("TLS of the public port, in PEM files that are read again when they change")
+    tls.add_argument("--tls-certificate", default="", metavar="FILE", help="the chain, the server's own first")
+    tls.add_argument("--tls-key", default="", metavar="FILE", help="its key, without a password")
+    tls.add_argument("--tls-client-ca", default="", metavar="FILE", help="ask clients for a certificate of this one's")
     limits = parser.add_argument_group("limits")
     for name, default in _LIMITS.items():
         kind = type(default)

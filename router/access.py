@@ -21,10 +21,17 @@ FLUSH_LINES: Final = 1_000
 
 
 def entry_of(
-    request: Request | None, request_id: str, peer: bytes, traceparent: bytes, outcome: dict[str, object]
+    request: Request | None,
+    request_id: str,
+    peer: bytes,
+    client_name: str,
+    traceparent: bytes,
+    outcome: dict[str, object],
 ) -> dict[str, object]:
     """One line: who asked for what, and its `outcome`. `request` is None when no head could be read."""
     entry = {"request_id": request_id, "client": peer.decode(), **outcome}
+    if client_name:
+        entry["client_name"] = client_name
     if request is not None:
         entry |= {"method": request.method.decode(), "path": request.path.decode()}
         entry["trace_id"] = traceparent.split(b"-")[1].decode()

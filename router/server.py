@@ -26,6 +26,8 @@ from router.access import AccessLog
 from router.config import Config
 from router.contract import GatewayReport, Table, decode_delta, decode_in_steps
 from router.core.balance import Replica
+from router.core.census import Census, origin_of
+from router.core.errors import Refusal
 from router.core.held import HeldTable
 from router.core.keys import Keyring
 from router.core.table import Fleet
@@ -35,11 +37,16 @@ from router.listeners import BACKLOG
 from router.log import EventLog
 from router.proto.admin import AdminConnection
 from router.proto.downstream import ClientConnection
+from router.proto.entrance import Entrance
 from router.proto.pool import Pool
+from router.proto.roles import Connection
 from router.proto.timers import Timers
+from router.tls import Certificates
 
 # A retiring process closes idle connections so long before its end.
 LAST_S = 2.0
+# Clients that speak plain HTTP to the TLS port are named once in so long.
+HINT_S = 60.0
 # A table is put in force in stretches of this length, so that no request waits longer behind one.
 _STRETCH_S = 0.001
 
@@ -56,7 +63,8 @@ class Gateway:
         self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
         self.keyring = Keyring(config.auth == "required")
         self.held = HeldTable()
-        self.connections: set[ClientConnection] = set()
+        self.connections: dict[Connection, str] = {}  # with the origin that each is counted under
+        self.certificates = Certificates(config.tls, log) if config.tls is not None else None
         self.admin_connections: set[AdminConnection] = set()
         self.unrouted: dict[int, int] = {}
         self.is_draining = False
@@ -70,6 +78,9 @@ class Gateway:
         self._private: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._applying = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._hint_at = 0.0
+        self._census = Census(config.limits.connections, config.limits.connections_per_address)
         # Unique without asking the system's random source for every request.
         self._id_prefix = os.urandom(6).hex()
         self._trace_prefix = os.urandom(8).hex().encode()
@@ -77,15 +88,19 @@ class Gateway:
 
     # for connections
 
-    def admit(self, connection: ClientConnection) -> bool:
-        """Counts a connection; False when there are too many."""
-        if len(self.connections) >= self.config.limits.connections:
-            return False
-        self.connections.add(connection)
-        return True
+    def admit(self, connection: Connection, address: str) -> Refusal | None:
+        """Counts a connection, or says why it may not come in."""
+        origin = origin_of(address)
+        refusal = self._census.enter(origin)
+        if refusal is None:
+            self.connections[connection] = origin
+        return refusal
 
-    def forget(self, connection: ClientConnection) -> None:
-        self.connections.discard(connection)
+    def forget(self, connection: Connection) -> None:
+        """Nothing happens when it was not admitted."""
+        origin = self.connections.pop(connection, None)
+        if origin is not None:
+            self._census.leave(origin)
         if self.is_draining and not self.connections:
             self._drained.set()
 
@@ -107,6 +122,13 @@ class Gateway:
         """Reports an exception of ours in the work on one request."""
         trace = "".join(traceback.format_exception(exc))
         self.log.error("fault", reason=str(exc) or type(exc).__name__, request_id=request_id, trace=trace)
+
+    def hint_at_tls(self) -> None:
+        """Somebody spoke plain HTTP to the TLS port."""
+        now = time.monotonic()
+        if now >= self._hint_at:
+            self._hint_at = now + HINT_S
+            self.log.warning("plain HTTP on the TLS port; clients must use https://", address=self.address)
 
     def count_unrouted(self, status: int) -> None:
         self.unrouted[status] = self.unrouted.get(status, 0) + 1
@@ -153,10 +175,13 @@ class Gateway:
     ) -> None:
         """Accepts connections: from the supervisor's sockets, or, in a process on its own, from new ones."""
         config = self.config
-        self._public = await self._accept(lambda: ClientConnection(self), config.host, config.port, public)
+        factory = Entrance if self.certificates else ClientConnection
+        self._public = await self._accept(lambda: factory(self), config.host, config.port, public)
         self._private = await self._accept(
             lambda: AdminConnection(self), config.metrics_host, config.metrics_port, private
         )
+        if self.certificates is not None:
+            self._watching = asyncio.create_task(self.certificates.watch(), name="certificates")
         self.log.info("gateway listening", address=self.address, metrics=self.metrics_address, pid=os.getpid())
 
     async def _accept(
@@ -246,6 +271,8 @@ class Gateway:
                 await asyncio.wait_for(self._drained.wait(), max(0.0, timeout_s))
 
     def _end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         for server in self._private:
             server.close()
         for admin in list(self.admin_connections):

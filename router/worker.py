@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 import uvloop
 
+from router.config import ConfigError
 from router.crew import Crew
 from router.job import EXIT_UNREADY, RETIRE, SERVE, Job
 from router.kept import load_cache
@@ -42,7 +43,7 @@ def main() -> int:
         return EXIT_UNREADY
     try:
         code: int = uvloop.run(_run(job, orders, log))
-    except OSError as exc:
+    except (OSError, ConfigError) as exc:
         log.error("gateway cannot listen", reason=str(exc))
         return EXIT_UNREADY
     return code

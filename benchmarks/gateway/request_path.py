@@ -77,7 +77,7 @@ async def main() -> None:
 
     print(f"a request whose head repeats the one before: {least(repeated):6.2f} µs")
     print(f"a request with another head:                 {least(changing) / 2:6.2f} µs")
-    reading = least(lambda: prepare(HEAD, gateway.config.limits, b"::1", gateway.keyring))
+    reading = least(lambda: prepare(HEAD, gateway.config.limits, b"::1", b"http", gateway.keyring))
     print(f"of that, reading the head:                   {reading:6.2f} µs")
     print(f"a fixed loop of Python, to compare by:       {least(lambda: sum(range(1000))):6.2f} µs")
     if "--profile" in sys.argv:

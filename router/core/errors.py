@@ -153,6 +153,14 @@ def connections_taken(limit: int) -> Refusal:
     return Refusal(503, "OVERLOADED", f"all {limit} connections of this gateway are taken; try again later", 1)
 
 
+def connections_of_address_taken(origin: str, limit: int) -> Refusal:
+    return Refusal(503, "OVERLOADED", f"{origin} has {limit} connections open; close some, or share them", 1)
+
+
+def plain_http() -> Refusal:
+    return Refusal(400, "BAD_REQUEST", "this port speaks TLS; ask it with https:// instead of http://")
+
+
 def queue_timeout(model: str, version: str, waited_s: float) -> Refusal:
     text = f"model {model!r} version {version!r}: no replica was free within {waited_s * 1000:.0f} ms in the queue"
     return Refusal(504, "DEADLINE", text + "; try again later or allow more time")

@@ -39,8 +39,8 @@ class Answering:
     """A client's connection, as far as its requests do not matter. The exchange calls what has no underscore."""
 
     __slots__ = (
-        "_ahead", "_exchange", "_gateway", "_keep_alive", "_limits", "_peer", "_phase", "_request", "_request_id",
-        "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "flow", "minor",
+        "_ahead", "_client_name", "_exchange", "_gateway", "_keep_alive", "_limits", "_peer", "_phase", "_request",
+        "_request_id", "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "flow", "minor",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -51,6 +51,7 @@ class Answering:
         self._transport: asyncio.Transport = cast(Any, None)
         self.flow: Flow = cast(Any, None)
         self._peer = b"unknown"
+        self._client_name = ""  # of its certificate
         self._phase = HEAD
         self._ahead = b""  # bytes of the next request, or of a head that is not complete
         self.deadline = inf
@@ -178,6 +179,16 @@ class Answering:
         is_head = is_head or (self._phase != HEAD and self._request.method == b"HEAD")
         self._transport.write(rewrite.refusal_response(refusal, self._request_id, is_head=is_head, connection=line))
 
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Refuses a connection before it asked anything, cheaply: it is not counted, so it must not stay."""
+        self._request_id = self._gateway.make_request_id()
+        self._gateway.count_unrouted(refusal.status)
+        self._keep_alive = False
+        self._write_refusal(refusal)
+        self._phase = LINGER
+        self._transport.close()
+        self.set_deadline(time.monotonic() + LINGER_S)
+
     def _count_unrouted(self, refusal: Refusal) -> None:
         """Counts and logs a refusal that belongs to no version."""
         self._gateway.count_unrouted(refusal.status)
@@ -192,7 +203,7 @@ class Answering:
         if log is None or not log.wants(cast(int, entry["status"])):
             return
         request = self._request if self._phase != HEAD else None
-        log.write(entry_of(request, self._request_id, self._peer, self._traceparent, entry))
+        log.write(entry_of(request, self._request_id, self._peer, self._client_name, self._traceparent, entry))
 
     def _linger(self) -> None:
         """Ends the connection so that the client can still read the answer: what it sends is dropped for a moment."""

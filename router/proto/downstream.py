@@ -22,6 +22,7 @@ from router.proto.flow import Flow
 from router.proto.request import Request, prepare
 from router.proto.upload import Upload
 from router.proto.upstream import REMEMBERED_BYTES
+from router.tls import common_name
 
 if TYPE_CHECKING:
     from router.server import Gateway
@@ -35,10 +36,15 @@ HELD_BODY_S: Final = 120.0
 class ClientConnection(Answering, asyncio.Protocol):
     """A client's connection, from accept to close."""
 
-    __slots__ = ("_arrived", "_heads", "_is_advancing", "_is_head_begun", "_is_stalled", "_lane", "_upload")
+    __slots__ = (
+        "_arrived", "_heads", "_is_advancing", "_is_head_begun", "_is_stalled", "_lane", "_requests_left", "_scheme",
+        "_upload",
+    )  # fmt: skip
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, *, is_secure: bool = False) -> None:
         super().__init__(gateway)
+        self._scheme = b"https" if is_secure else b"http"
+        self._requests_left = self._limits.requests_per_connection
         # of the connection
         self._heads = HeadReader(self._limits.head_bytes, self._limits.target_bytes)
         self._is_head_begun = False
@@ -58,8 +64,10 @@ class ClientConnection(Answering, asyncio.Protocol):
         if peer:
             self._peer = str(peer[0]).encode()
         self.set_deadline(time.monotonic() + self._limits.header_timeout_s)
-        if not self._gateway.admit(self):
-            self._fail(errors.connections_taken(self._limits.connections))
+        self._client_name = common_name(transport.get_extra_info("peercert"))
+        refusal = self._gateway.admit(self, self._peer.decode())
+        if refusal is not None:
+            self._turn_away(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._phase = LINGER
@@ -197,13 +205,16 @@ class ClientConnection(Answering, asyncio.Protocol):
         request = self._request
         if request is None or raw != request.raw:
             try:
-                request = self._request = prepare(raw, self._limits, self._peer, self._gateway.keyring)
+                request = self._request = prepare(raw, self._limits, self._peer, self._scheme, self._gateway.keyring)
             except ProtocolError as error:
                 self._fail(error.refusal, raw)
                 return
         self._lane = None
         self.minor = request.minor
         self._keep_alive = request.keep_alive
+        self._requests_left -= 1
+        if not self._requests_left:
+            self._keep_alive = False
         self._request_id = request.request_id or self._gateway.make_request_id()
         self._traceparent = request.traceparent or self._gateway.make_traceparent()
         length = request.content_length

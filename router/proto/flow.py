@@ -37,8 +37,8 @@ class Flow:
             self.transport.resume_reading()
 
     def end_writing(self) -> None:
-        """Sends FIN behind what is buffered, and keeps reading."""
-        if not self.transport.is_closing():
+        """Sends FIN behind what is buffered, and keeps reading. TLS knows no such half: there it does nothing."""
+        if not self.transport.is_closing() and self.transport.can_write_eof():
             # The peer may have reset the connection a moment ago: then there is nobody to tell.
             with contextlib.suppress(OSError, RuntimeError):
                 self.transport.write_eof()

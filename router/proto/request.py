@@ -49,7 +49,7 @@ class Request:
     keys_revision: int  # of the keyring that says so
 
 
-def prepare(raw: bytes, limits: Limits, peer: bytes, keyring: Keyring) -> Request:
+def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Keyring) -> Request:
     """Raises `ProtocolError` when the framing is not beyond doubt."""
     head = framing.parse_request(raw, limits.fields)
     if len(head.path) + len(head.query) > limits.target_bytes:
@@ -63,7 +63,7 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, keyring: Keyring) -> Reques
         method=head.method,
         minor=head.minor,
         target=target,
-        prefix=rewrite.request_prefix(head, path, peer, b"http", keyring.withheld(read)),
+        prefix=rewrite.request_prefix(head, path, peer, scheme, keyring.withheld(read)),
         content_length=-1 if head.chunked else head.content_length,
         keep_alive=head.keep_alive,
         expects_continue=head.expects_continue,

@@ -16,6 +16,15 @@ from router.core.framing import ResponseHead
 from router.proto.flow import Flow
 
 
+class Connection(Protocol):
+    """A client's connection, as the gateway counts and ends it."""
+
+    def drain(self) -> None:
+        """To be closed: now when it is idle, else after its answer."""
+
+    def abort(self) -> None: ...
+
+
 class Client(Protocol):
     """The downstream side, as an exchange sees it."""
 

@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the openssl command: one for this machine, signed by itself."""
+"""Certificates for tests, made by the openssl command."""
 
 from __future__ import annotations
 
@@ -19,10 +19,31 @@ class Certificate:
 
 def self_signed(directory: Path, name: str = "server") -> Certificate:
     """A new certificate for localhost, valid for a day."""
+    return _make(directory, name)
+
+
+def signed_by(authority: Certificate, directory: Path, name: str) -> Certificate:
+    """A new certificate that `authority` signed, valid for a day."""
+    return _make(directory, name, "-CA", authority.certificate, "-CAkey", authority.key)
+
+
+def encrypted(key: Path) -> Path:
+    """The same key behind a password."""
+    path = key.with_suffix(".encrypted")
+    subprocess.run(
+        ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", path],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def _make(directory: Path, name: str, *signer: str | Path) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", made.key, "-out", made.certificate, "-days", "1", "-subj", f"/CN={name}", "-addext", _NAMES],
+         "-keyout", made.key, "-out", made.certificate, "-days", "1", "-subj", f"/CN={name}", "-addext", _NAMES,
+         *signer],
         check=True, capture_output=True,
     )  # fmt: skip
+    made.key.chmod(0o600)
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ class GatewayUnderTest:
         self.gateway = gateway
         self.port = int(gateway.address.rpartition(":")[2])
         self.metrics_port = int(gateway.metrics_address.rpartition(":")[2])
+        self.secure: ssl.SSLContext | None = None  # what clients of a TLS port connect with
         self._revision = 0
         self._clients: list[Client] = []
 
@@ -148,7 +150,8 @@ class GatewayUnderTest:
         await self.gateway.apply(Table("test", self._revision, "c", models))
 
     async def connect(self, port: int | None = None) -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", port or self.port, limit=1 << 26))
+        secure = self.secure if port is None else None
+        client = Client(*await asyncio.open_connection("127.0.0.1", port or self.port, limit=1 << 26, ssl=secure))
         self._clients.append(client)
         return client
 

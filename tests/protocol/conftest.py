@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from router.config import Config, Limits
+from router.config import Config, Limits, Tls
 from router.log import EventLog
 from router.server import Gateway
 from tests.fakes.gateway import GatewayUnderTest, InjectedFaultError
@@ -31,12 +31,13 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     started: list[GatewayUnderTest] = []
     log = EventLog(str(tmp_path / "gateway.log"))
 
-    async def start(access_log: str = "", **limits: float) -> GatewayUnderTest:
+    async def start(access_log: str = "", tls: Tls | None = None, **limits: float) -> GatewayUnderTest:
         config = Config(
             port=0,
             metrics_port=0,
             table_file="unused",
             access_log=access_log,
+            tls=tls,
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
         gateway = Gateway(config, log)

@@ -206,6 +206,20 @@ class TestLimits:
 
         assert (await client.answer()).status == 413
 
+    async def test_on_requests_of_a_connection_close_it_with_the_last_answer(
+        self, start_gateway: StartGateway, replica: ScriptedReplica
+    ) -> None:
+        gateway = await start_gateway(requests_per_connection=3)
+        await gateway.route(replica)
+        client = await gateway.connect()
+
+        client.send(request() * 4)
+        answers = [await client.answer() for _ in range(3)]
+
+        assert [answer.field("connection") for answer in answers] == ["", "", "close"]
+        assert await client.closed() == b""
+        assert len(replica.calls) == 3
+
 
 class TestTimeouts:
     async def test_cut_a_head_that_comes_too_slowly(self, start_gateway: StartGateway) -> None:
