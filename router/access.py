@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from router.core.keys import Caller
+
 if TYPE_CHECKING:
     from router.proto.request import Request
 
@@ -34,6 +36,8 @@ def entry_of(
         entry["client_name"] = client_name
     if request is not None:
         entry |= {"method": request.method.decode(), "path": request.path.decode()}
+        if isinstance(request.caller, Caller):
+            entry["key"] = request.caller.id
         entry["trace_id"] = traceparent.split(b"-")[1].decode()
     return entry
 

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 
 from router.core.admission import Lane
+from router.core.keys import Caller
 from router.core.stats import BUCKETS_S, Histogram
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _BOUNDS = [*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"]
 
 
-def render(lanes: Iterable[Lane], unrouted: Mapping[int, int], gauges: Mapping[str, tuple[str, float]]) -> bytes:
-    """`unrouted` counts answers that belong to no version; `gauges` are the gateway's own: name -> (help, value)."""
+def render(
+    lanes: Iterable[Lane],
+    unrouted: Mapping[int, int],
+    gauges: Mapping[str, tuple[str, float]],
+    limited: Mapping[str, int] = MappingProxyType({}),
+    callers: Iterable[Caller] = (),
+) -> bytes:
+    """`unrouted` counts answers that belong to no version; `gauges` are the gateway's own: name -> (help, value).
+
+    `limited` counts the requests of a model that a rate limit refused before a version was chosen for them.
+    """
     shown = [lane for lane in lanes if lane.replicas or lane.stats.codes or lane.queued]
     lines: list[str] = []
     _requests(lines, shown, unrouted)
@@ -26,8 +37,11 @@ def render(lanes: Iterable[Lane], unrouted: Mapping[int, int], gauges: Mapping[s
     _gauge(lines, shown, "modelfleet_inflight", "Requests inside replicas.", lambda lane: lane.in_flight)
     _gauge(lines, shown, "modelfleet_queued", "Requests that wait for a replica.", lambda lane: lane.queued)
     _by_reason(lines, shown, "modelfleet_shed_total", "Requests refused.", lambda lane: lane.stats.shed)
+    for model, n in sorted(limited.items()):
+        lines.append(f'modelfleet_shed_total{{model="{_escaped(model)}",version="",reason="rate_limited"}} {n}')
     _by_reason(lines, shown, "modelfleet_retries_total", "Requests sent again.", lambda lane: lane.stats.retries)
     _by_reason(lines, shown, "modelfleet_ejections_total", "Replicas taken out.", lambda lane: lane.stats.ejections)
+    _keys(lines, callers)
     for name, (text, value) in gauges.items():
         _header(lines, name, "gauge", text)
         lines.append(f"{name} {value:g}")
@@ -42,6 +56,22 @@ def _requests(lines: list[str], lanes: list[Lane], unrouted: Mapping[int, int]) 
             lines.append(f'modelfleet_requests_total{{{_labels(lane)},code="{code}"}} {count}')
     for code, count in sorted(unrouted.items()):
         lines.append(f'modelfleet_requests_total{{model="",version="",code="{code}"}} {count}')
+
+
+def _keys(lines: list[str], callers: Iterable[Caller]) -> None:
+    """By a key's public name, never the key."""
+    _header(lines, "modelfleet_key_requests_total", "counter", "Requests of an API key, by the class of their status.")
+    shown = sorted(callers, key=lambda caller: caller.id)
+    for caller in shown:
+        for hundreds, n in enumerate(caller.answers):
+            if n:
+                lines.append(f'modelfleet_key_requests_total{{key="{_escaped(caller.id)}",code="{hundreds}xx"}} {n}')
+    _header(lines, "modelfleet_key_under_way", "gauge", "Requests of an API key in flight or queued.")
+    lines.extend(f'modelfleet_key_under_way{{key="{_escaped(caller.id)}"}} {caller.under_way}' for caller in shown)
+
+
+def _escaped(label: str) -> str:
+    return label.translate(_ESCAPES)
 
 
 def _histogram(lines: list[str], lanes: list[Lane], name: str, text: str, of: Callable[[Lane], Histogram]) -> None:

@@ -27,6 +27,7 @@ from router.config import Config
 from router.contract import GatewayReport, Table, decode_delta, decode_in_steps
 from router.core.balance import Replica
 from router.core.census import Census, origin_of
+from router.core.door import Door
 from router.core.errors import Refusal
 from router.core.held import HeldTable
 from router.core.keys import Keyring
@@ -62,6 +63,7 @@ class Gateway:
         self.timers = Timers(loop)
         self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
         self.keyring = Keyring(config.auth == "required")
+        self.door = Door(self.keyring, self.fleet, time.time)
         self.held = HeldTable()
         self.connections: dict[Connection, str] = {}  # with the origin that each is counted under
         self.certificates = Certificates(config.tls, log) if config.tls is not None else None
@@ -301,7 +303,9 @@ class Gateway:
             "modelfleet_gateway_models": ("Models in the routing table.", float(len(self.fleet.models))),
             "modelfleet_gateway_started_at_seconds": ("When this gateway started.", self.crew.started_at),
         }
-        return metrics.render(self.fleet.lanes.values(), self.unrouted, gauges)
+        return metrics.render(
+            self.fleet.lanes.values(), self.unrouted, gauges, self.door.limited, self.keyring.callers.values()
+        )
 
     def _state(self) -> dict[str, object]:
         now = time.monotonic()

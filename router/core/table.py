@@ -86,15 +86,11 @@ class Fleet:
         self._place = place
         self.limited: set[str] = set()  # the models with a rate limit
 
-    def resolve(self, target: Target, pin: str, head: bytes, scope: frozenset[str] | None = None) -> Lane | Refusal:
-        """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it.
-
-        `scope` are the models that the caller may know of, None: all.
-        """
+    def resolve(self, target: Target, pin: str, head: bytes) -> Lane | Refusal:
+        """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it."""
         model = self.models.get(target.model)
         if model is None:
-            known = self.models if scope is None else scope.intersection(self.models)
-            return errors.model_not_found(target.model, known) if self.tag else errors.no_table()
+            return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
         return model.resolve(target.version or ("" if target.label else pin), target.label, head)
 
     def apply(self, table: contract.Table, clock: Callable[[], float]) -> Generator[None, None, None]:

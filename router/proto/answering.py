@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from router.access import entry_of
 from router.core import errors, rewrite
 from router.core.errors import Refusal
+from router.core.keys import Caller
 from router.core.target import Own
 from router.proto.exchange import Exchange
 from router.proto.flow import Flow
@@ -39,8 +40,9 @@ class Answering:
     """A client's connection, as far as its requests do not matter. The exchange calls what has no underscore."""
 
     __slots__ = (
-        "_ahead", "_client_name", "_exchange", "_gateway", "_keep_alive", "_limits", "_peer", "_phase", "_request",
-        "_request_id", "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "flow", "minor",
+        "_ahead", "_caller", "_client_name", "_exchange", "_gateway", "_keep_alive", "_limits", "_peer", "_phase",
+        "_request", "_request_id", "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "flow",
+        "minor",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -64,6 +66,7 @@ class Answering:
         self._traceparent = b""
         self._keep_alive = True
         self.minor = 1
+        self._caller: Caller | None = None  # whose key the request has, from the door until its exchange begins
         self._exchange: Exchange | None = None
 
     def write(self, data: bytes) -> None:
@@ -166,8 +169,15 @@ class Answering:
         """
         if self._phase == HEAD:
             self._request_id = self._gateway.make_request_id()
+        self._leave_door(refusal.status)
         self._count_unrouted(refusal)
         self._end_with(refusal, is_head=head.lstrip(b"\r\n").startswith(b"HEAD "))
+
+    def _leave_door(self, status: int) -> None:
+        """The request will have no exchange after all."""
+        if self._caller is not None:
+            self._caller.leave(status)
+            self._caller = None
 
     def _end_with(self, refusal: Refusal, is_head: bool = False) -> None:
         self._keep_alive = False

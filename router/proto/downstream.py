@@ -15,9 +15,10 @@ from router.core import errors, rewrite
 from router.core.admission import Lane
 from router.core.errors import ProtocolError, Refusal
 from router.core.head_reader import HeadReader
+from router.core.keys import Caller
 from router.core.target import Own, Target
 from router.proto.answering import BODY, BUSY, HEAD, LINGER, Answering
-from router.proto.exchange import Exchange
+from router.proto.exchange import CLIENT_LEFT, Exchange
 from router.proto.flow import Flow
 from router.proto.request import Request, prepare
 from router.proto.upload import Upload
@@ -139,8 +140,10 @@ class ClientConnection(Answering, asyncio.Protocol):
         lane = self._lane or self._resolve()
         if lane is not None:
             exchange = self._exchange = Exchange(
-                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived
-            )
+                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
+                self._caller,
+            )  # fmt: skip
+            self._caller = None
             exchange.start_streaming(length, time.monotonic())
         return self._exchange
 
@@ -236,7 +239,7 @@ class ClientConnection(Answering, asyncio.Protocol):
             return
         held_until = self._arrived + (request.timeout_s or HELD_BODY_S)
         upload = self._upload = Upload(self, request.content_length, self._limits, held_until)
-        if upload.is_long or request.expects_continue:
+        if upload.is_long or request.is_asked_first:
             # Whether the body is wanted at all is said before it is sent.
             self._lane = self._resolve()
             if self._lane is None:
@@ -256,12 +259,16 @@ class ClientConnection(Answering, asyncio.Protocol):
         lane = self._lane or self._resolve()
         if lane is not None:
             exchange = self._exchange = Exchange(
-                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived
-            )
+                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
+                self._caller,
+            )  # fmt: skip
+            self._caller = None
             exchange.start(body, now)
 
     def _resolve(self) -> Lane | None:
         """Where the request goes; None when it was refused here."""
+        if (self._request.caller is not None or self._gateway.fleet.limited) and not self._passes_door():
+            return None
         request = self._request
         target = request.target
         if isinstance(target, Refusal):
@@ -270,14 +277,31 @@ class ClientConnection(Answering, asyncio.Protocol):
             found = self._gateway.fleet.resolve(cast(Target, target), request.pin, request.raw)
         if isinstance(found, Lane):
             if found.replicas or not request.is_readiness:
+                if request.caller is not None:
+                    self._caller = cast(Caller, request.caller)  # the door lets nobody else pass
+                    self._caller.enter()
                 return found
             # Who asks for readiness wants to know now, not when it has come.
             found = errors.not_ready(found.model, found.version, found.route.state)
+        if request.caller is not None:
+            cast(Caller, request.caller).refused(found.status)
         self._count_unrouted(found)
         self._refuse(found)
         return None
 
+    def _passes_door(self) -> bool:
+        """Whether the request's key lets it in, and its limits do; it is answered when not."""
+        request, gateway = self._request, self._gateway
+        if request.keys_revision != gateway.keyring.revision:
+            request = self._request = prepare(request.raw, self._limits, self._peer, self._scheme, gateway.keyring)
+        refusal = gateway.door.stop(request.caller, cast(Target | Refusal, request.target), time.monotonic())
+        if refusal is not None:
+            self._count_unrouted(refusal)
+            self._refuse(refusal)
+        return refusal is None
+
     def _cancel(self) -> None:
+        self._leave_door(CLIENT_LEFT)
         exchange = self._exchange
         if exchange is None:
             return

@@ -14,6 +14,7 @@ from router.core.admission import Lane
 from router.core.ejection import PATIENT_S, SLOW_FACTOR
 from router.core.errors import Refusal
 from router.core.framing import ResponseHead
+from router.core.keys import Caller
 from router.core.table import Fleet
 from router.proto.place import ANSWERING, CONNECTING, DONE, QUEUED, SENT, Place
 from router.proto.request import Request
@@ -44,7 +45,7 @@ class Exchange(Place):
         request_id: str,
         traceparent: bytes,
         arrived: float,
-        caller: object = None,
+        caller: Caller | None = None,
     ) -> None:
         self._client = client
         self._fleet = fleet
@@ -288,3 +289,6 @@ class Exchange(Place):
     def _count(self, status: int, now: float) -> None:
         self.status = status
         self._lane.stats.answered(status, now - self._arrived)
+        if self.caller is not None:
+            self.caller.leave(status)
+            self.caller = None  # once, even if a fault ends it a second time

@@ -17,6 +17,7 @@ from router.core import errors
 from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
+from router.core.keys import Caller
 from router.core.retry import may_retry
 from router.core.table import Fleet
 from router.proto.request import Request
@@ -63,7 +64,7 @@ class Place:
     _queued_at: float
     _slot_at: float
     is_batch: bool
-    caller: object
+    caller: Caller | None  # whoever leaves the queue still has it
     deadline: float
     queue_deadline: float
     tried: tuple[Replica, ...]

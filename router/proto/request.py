@@ -21,6 +21,8 @@ _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@\-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-[\x21-\x7e]{1,200})?")
 # Up to 11 days: longer than any deadline that means something, and far from any overflow.
 _TIMEOUT: Final = re.compile(rb"[0-9]{1,9}")
+# What a stranger may send before it is told no: as much as is taken in of what a client sends ahead.
+SHORT_BYTES: Final = 65_536
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Request:
     is_readiness: bool
     caller: Caller | Refusal | None  # None: no key was given, and none is needed
     keys_revision: int  # of the keyring that says so
+    is_asked_first: bool  # whether its body is wanted is said before it is taken in
 
 
 def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Keyring) -> Request:
@@ -56,6 +59,7 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
         raise ProtocolError(errors.too_large(414, "the request target is too long", limits.target_bytes))
     read = head.read
     target = _read_target(head)
+    caller = keyring.identify(read)
     path = target.path if isinstance(target, Target) else head.path
     request_id = read.get(b"x-request-id", b"")
     return Request(
@@ -74,8 +78,9 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
         pin=read.get(b"x-model-version", b"").decode("latin-1"),
         is_batch=read.get(b"x-priority", b"").lower() == b"batch",
         is_readiness=path.startswith(b"/v2/models/") and path.endswith(b"/ready"),
-        caller=keyring.identify(read),
+        caller=caller,
         keys_revision=keyring.revision,
+        is_asked_first=head.expects_continue or (caller is not None and not _is_short(head)),
     )
 
 
@@ -93,6 +98,11 @@ def _read_target(head: RequestHead) -> Target | Own | Refusal:
         return read_target(head.path)
     except ProtocolError as error:
         return error.refusal
+
+
+def _is_short(head: RequestHead) -> bool:
+    """Its body may be taken in although nobody knows yet whether it may come, and the connection goes on."""
+    return not head.chunked and head.content_length <= SHORT_BYTES
 
 
 def _traceparent(value: bytes) -> bytes:

@@ -31,13 +31,16 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     started: list[GatewayUnderTest] = []
     log = EventLog(str(tmp_path / "gateway.log"))
 
-    async def start(access_log: str = "", tls: Tls | None = None, **limits: float) -> GatewayUnderTest:
+    async def start(
+        access_log: str = "", tls: Tls | None = None, auth: str = "off", **limits: float
+    ) -> GatewayUnderTest:
         config = Config(
             port=0,
             metrics_port=0,
             table_file="unused",
             access_log=access_log,
             tls=tls,
+            auth=auth,  # type: ignore[arg-type]
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
         gateway = Gateway(config, log)
