@@ -143,8 +143,12 @@ async def describe(control: Control, model: str) -> schemas.ModelDescription:
     section = manifests.section(revision.manifest, model) if revision and model in control.loop.desired.models else ""
     listener = control.keeper.listener
     base = listener.url if listener else ""
+    desired = control.loop.desired.models.get(model)
+    versions = desired.versions if desired else {}
     return schemas.ModelDescription(
         model=found[model],
+        settings=diff.settings_in_words(desired) if desired else {},
+        version_settings={name: diff.version_settings_in_words(each) for name, each in versions.items()},
         manifest=section,
         events=[views.event_view(e) for e in control.store.events(model=model, limit=20)],
         urls={"v2": f"{base}/v2/models/{model}/infer", "v1": f"{base}/v1/models/{model}:predict"},

@@ -107,9 +107,15 @@ class Event(Schema):
 
 
 class ModelDescription(Schema):
-    """`describe`: the status, the manifest's section as applied, and the last events."""
+    """`describe`: the status, the manifest's section as applied, and the last events.
+
+    `settings` is what the gateway does with the model's requests, `version_settings` with those of each version: in
+    words, inherited ones included.
+    """
 
     model: ModelStatus
+    settings: dict[str, str] = {}
+    version_settings: dict[str, dict[str, str]] = {}
     manifest: str
     events: list[Event]
     urls: dict[str, str]

@@ -26,6 +26,8 @@ def describe(
     out.line((described.model.name, "bold"), "  ", words.state(described.model.state))
     for title, url in described.urls.items():
         out.long_line((f"  {title:<10}", "dim"), url)
+    for title, value in described.settings.items():
+        out.long_line((f"  {title:<10}", "dim"), value)
     for version in described.model.versions:
         out.line()
         share = described.model.traffic.get(version.version, 0)
@@ -33,7 +35,7 @@ def describe(
             (f"{model}@{version.version}", "bold"), "  ", words.state(version.state),
             f"  {version.ready} of {words.count(version.desired, 'replica')} ready, {share}% of the traffic",
         )  # fmt: skip
-        for line in render.facts_grid(version):
+        for line in render.facts_grid(version, described.version_settings.get(version.version, {})):
             out.line(*line)
         if version.replicas:
             out.table(render.replicas_grid(version))

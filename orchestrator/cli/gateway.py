@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import shlex
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,12 @@ def send(
         connection.request(method, address.path.rstrip("/") + path, body, {**content, **(fields or {})})
         answer = connection.getresponse()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+    except ssl.SSLCertVerificationError as exc:
+        raise CliError(
+            f"gateway {url}: its certificate is not believed: {exc.verify_message}",
+            hint="name the file of the authority that signed it (or of the certificate itself) in SSL_CERT_FILE",
+            code="GATEWAY_UNREACHABLE",
+        ) from exc
     except (OSError, http.client.HTTPException) as exc:
         raise CliError(
             f"gateway {url}: no answer: {exc}", hint="`modelfleet doctor` finds out why", code="GATEWAY_UNREACHABLE"

@@ -7,7 +7,7 @@ pipe repeat in each row what a reader of one row needs; tables for eyes leave it
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import words
@@ -110,8 +110,8 @@ def replicas_grid(version: schemas.VersionStatus) -> Grid:
     return grid
 
 
-def facts_grid(version: schemas.VersionStatus) -> list[Line]:
-    """What `describe` says of one version, a line a fact."""
+def facts_grid(version: schemas.VersionStatus, settings: Mapping[str, str]) -> list[Line]:
+    """What `describe` says of one version, a line a fact; `settings` are the gateway's."""
     facts = {
         "source": version.source,
         "artifact": version.artifact[:16],
@@ -119,6 +119,7 @@ def facts_grid(version: schemas.VersionStatus) -> list[Line]:
         "backend": version.backend,
         "limits": f"{version.cpus:g} CPU, {words.size(version.memory_bytes)} memory, "
         f"{words.count(version.concurrency, 'request')} in flight per replica",
+        "routing": ", ".join(f"{name} {value}" for name, value in settings.items() if name != "concurrency"),
         "reason": version.reason,
     }
     return [[(f"  {name:<10}", "dim"), value] for name, value in facts.items() if value]

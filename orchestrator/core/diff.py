@@ -155,6 +155,17 @@ def _of_settings(symbol: Symbol, model: str, before: ModelSettings, after: Model
             yield Change(symbol, model, sentence, "new model" if symbol == "+" else "no restart")
 
 
+def settings_in_words(model: DesiredModel) -> dict[str, str]:
+    """What the gateway does with a model's requests whichever version takes them; what it does not do is left out."""
+    values = {name: getattr(model.settings, name) for name in ModelSettings.__slots__}
+    return {name: _group(value) for name, value in values.items() if value}
+
+
+def version_settings_in_words(version: DesiredVersion) -> dict[str, str]:
+    """What the gateway obeys for one version."""
+    return {name: _plain(getattr(version, name)) for name in RouteSettings.__slots__}
+
+
 def _group(value: object) -> str:
     """A group of settings as one writes it in a manifest."""
     if is_dataclass(value):

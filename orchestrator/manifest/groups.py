@@ -8,13 +8,14 @@ defaults, so that `resolve.py` can merge layers; `build` fills in the rest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.manifest.diagnostics import Path, did_you_mean, listed, shortened, shown
 from orchestrator.manifest.kinds import INVALID, Json, Kind, Report, Size, Text, size_text
-from orchestrator.manifest.nodes import Entry, Mapping, Node, Scalar, Sequence, what_is
+from orchestrator.manifest.nodes import Entry, Node, Scalar, Sequence, what_is
+from orchestrator.manifest.nodes import Mapping as MappingNode
 
 _METADATA = "setting"
 
@@ -90,9 +91,20 @@ def _default_of(each: dataclasses.Field[Any]) -> Any:
 
 
 class Group:
-    """A mapping with the keys of `cls` and, where layers inherit, of `inherits` too."""
+    """A mapping with the keys of `cls` and, where layers inherit, of `inherits` too.
 
-    def __init__(self, cls: type, *, inherits: type | None = None, not_yet: frozenset[str] = frozenset()) -> None:
+    `elsewhere`: keys that people look for here, with where they belong.
+    """
+
+    def __init__(
+        self,
+        cls: type,
+        *,
+        inherits: type | None = None,
+        not_yet: frozenset[str] = frozenset(),
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> None:
+        self.elsewhere = elsewhere or {}
         self.cls = cls
         self.own = settings_of(cls)
         self.settings = self.own | (settings_of(inherits) if inherits else {})
@@ -134,6 +146,8 @@ class Group:
     def _about_unknown(self, key: str) -> str:
         if key in self.not_yet:
             return f"has no effect in this release; supported here: {listed(self.settings, 99)}; remove it"
+        if key in self.elsewhere:
+            return f"belongs to {self.elsewhere[key]}; move it there"
         for parent, each in self.settings.items():
             if isinstance(each.kind, Group) and key in each.kind.settings:
                 return f"belongs under {parent}; write `{parent}: {{{key}: …}}`"
@@ -264,7 +278,7 @@ class OrNull:
 
 def _entries(node: Node, path: Path, report: Report, rule: str) -> dict[str, Entry] | None:
     """A key with nothing after it counts as an empty mapping: that is what commenting out its content leaves."""
-    if isinstance(node, Mapping):
+    if isinstance(node, MappingNode):
         return node.entries
     if isinstance(node, Scalar) and node.is_null:
         return {}

@@ -165,12 +165,16 @@ class VersionConfig:
     )
 
 
+# What a model says for all of its versions together: a version, or the defaults, cannot.
+_OF_A_MODEL = dict.fromkeys(("traffic", "labels", "sticky", "shadow", "rate_limit"), "a model, beside its `versions`")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """One model: what clients call. `traffic` sums to 100; its keys and the labels' values are versions."""
 
     versions: dict[str, VersionConfig] = setting(
-        MapOf(VERSION_NAME, Group(VersionConfig), '"1": {source: models/iris/1}', least=1),
+        MapOf(VERSION_NAME, Group(VersionConfig, elsewhere=_OF_A_MODEL), '"1": {source: models/iris/1}', least=1),
         "The versions that run, by name. With or without quotes, `1.10` and `08` stay as written.",
     )
     traffic: dict[str, int] = setting(
@@ -255,7 +259,9 @@ class _Layers:
     """What the text may hold beside the fields of `Manifest`."""
 
     defaults: dict[str, Any] = setting(
-        Group(VersionConfig), "Any field of a version, for all versions of all models.", factory=dict
+        Group(VersionConfig, elsewhere=_OF_A_MODEL),
+        "Any field of a version, for all versions of all models.",
+        factory=dict,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -181,7 +182,14 @@ class FakeAdminApi:
             wanted = call.query.get("version", "")
             return [each for each in self.world.logs if wanted in ("", each.version)]
         urls = {"v2": f"{self.world.gateway_url}/v2/models/{name}"}
-        return s.ModelDescription(model=model, manifest=MANIFEST, events=self.world.events, urls=urls)
+        return s.ModelDescription(
+            model=model,
+            settings={"sticky": "header:x-user"},
+            version_settings={"1": {"concurrency": "32", "retry_max": "2", "balance": "least"}},
+            manifest=MANIFEST,
+            events=self.world.events,
+            urls=urls,
+        )
 
     def _post_plan(self, call: Call) -> Any:
         s.ManifestRequest.model_validate(call.body)
@@ -325,6 +333,13 @@ class FakeGateway:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Serving)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def wear(self, certificate: Path, key: Path) -> None:
+        """Speaks TLS from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
 
     def __enter__(self) -> FakeGateway:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

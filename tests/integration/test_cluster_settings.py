@@ -79,6 +79,9 @@ class TestEditing:
         assert model.sticky == "header:x-user"
         assert model.shadow == contract.Shadow("2", 25.0, 100, 0.01, 10)
         assert model.rate_limit == contract.RateLimit(500.0, 600)
+        described = cluster.get("/models/iris")
+        assert described["settings"]["rate_limit"] == "{requests_per_s: 500, burst: 600}"
+        assert described["version_settings"]["2"]["retry_on"] == "[connect, 503]"
         assert cluster.predict("iris") == 3.0
         assert "table changed" in (cluster.state_dir / "logs" / "gateway.log").read_text()  # it came as a delta
         kept = cluster.state_dir / "gateway" / "table.json"

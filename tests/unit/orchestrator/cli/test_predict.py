@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.core.keys import compose
 from tests.fakes.admin_api import FakeAdminApi, FakeGateway, World
+from tests.fakes.certificates import Certificate, self_signed
 from tests.unit.orchestrator.cli.conftest import Run
 
 V1 = '{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -122,6 +123,38 @@ class TestRouting:
         (state_dir / "gateway" / "config.json").write_text(json.dumps({"host": "0.0.0.0", "port": port}))
 
         assert run("predict", "iris", "--data", V1).exit_code == 0
+
+
+class TestTls:
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> Certificate:
+        return self_signed(tmp_path)
+
+    @pytest.fixture
+    def configured(self, gateway: FakeGateway, made: Certificate, state_dir: Path) -> None:
+        """The gateway speaks TLS, and its own settings say so."""
+        gateway.wear(made.certificate, made.key)
+        (state_dir / "gateway").mkdir()
+        config = {
+            "host": "0.0.0.0",
+            "port": int(gateway.url.rsplit(":", 1)[1]),
+            "tls": {"certificate": "a", "key": "b"},
+        }
+        (state_dir / "gateway" / "config.json").write_text(json.dumps(config))
+
+    @pytest.mark.usefixtures("configured")
+    def test_asks_over_tls_whom_it_believes(self, run: Run, made: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
+
+        assert run("predict", "iris", "--data", V1).exit_code == 0
+
+    @pytest.mark.usefixtures("configured")
+    def test_says_how_to_believe_a_certificate(self, run: Run) -> None:
+        result = run("predict", "iris", "--data", V1)
+
+        assert result.exit_code == 1
+        assert "its certificate is not believed: self" in result.stderr
+        assert "SSL_CERT_FILE" in result.stderr
 
 
 class TestAnswer:
