@@ -83,7 +83,8 @@ class RequestHead(NamedTuple):
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response's head, checked; never changed. `content_length` is -1 when the body has no announced length."""
+    """A response's head, checked; never changed. `content_length` is -1 when the body has no announced length; one that
+    was announced is among `fields`, so that the remembered bytes of a head hold it."""
 
     status: int
     reason: bytes
@@ -135,9 +136,10 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
         return ResponseHead(status, reason or b"", fields, 0, False, True)
     is_chunked = _is_chunked(read, int(minor))
     length = -1 if is_chunked else _length(read, -1)
-    if is_head and length >= 0:
+    has_no_body = status in (204, 304)
+    if length >= 0 and (is_head or not has_no_body):
         fields = (*fields, b"content-length: %d" % length)
-    if is_head or status in (204, 304):
+    if is_head or has_no_body:
         length, is_chunked = 0, False
     alive = _keeps_alive(read.get(b"connection", b"").lower(), int(minor))
     return ResponseHead(status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0))

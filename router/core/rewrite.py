@@ -22,7 +22,7 @@ _NO_HOST: Final = b"modelfleet"
 def request_prefix(
     head: RequestHead, path: bytes, peer: bytes, scheme: bytes, withheld: tuple[bytes, ...] = ()
 ) -> bytes:
-    """The request line and all fields but those of `request_suffix` and the `withheld` ones (lower-case names)."""
+    """The request line and all fields but those of `request` and the `withheld` ones (lower-case names)."""
     forwarded = head.read.get(b"x-forwarded-for")
     lines = [
         b"%b %b%b HTTP/1.1" % (head.method, path, head.query),
@@ -39,16 +39,25 @@ def _without(fields: tuple[bytes, ...], names: tuple[bytes, ...]) -> list[bytes]
     return [line for line in fields if line.partition(b":")[0].lower() not in names]
 
 
-def request_suffix(request_id: bytes, traceparent: bytes, left_ms: int, length: int, method: bytes) -> bytes:
-    """The fields of one request and the end of its head. `length` -1 announces chunks."""
+def request(
+    prefix: bytes,
+    request_id: bytes,
+    traceparent: bytes,
+    left_ms: int,
+    length: int,
+    method: bytes,
+    body: bytes | bytearray,
+) -> bytes:
+    """A request in one piece: the fields of its head in `prefix`, its own, and what there is of its body. `length` -1
+    announces chunks."""
     if length < 0:
         framing = b"transfer-encoding: chunked\r\n"
     elif length or method in (b"POST", b"PUT", b"PATCH"):
         framing = b"content-length: %d\r\n" % length
     else:
         framing = b""
-    return b"x-request-id: %b\r\ntraceparent: %b\r\nx-request-timeout-ms: %d\r\n%b\r\n" % (
-        request_id, traceparent, left_ms, framing,
+    return b"%bx-request-id: %b\r\ntraceparent: %b\r\nx-request-timeout-ms: %d\r\n%b\r\n%b" % (  # type: ignore[str-format]  # a bytearray too
+        prefix, request_id, traceparent, left_ms, framing, body,
     )  # fmt: skip
 
 
@@ -62,22 +71,31 @@ def interim(head: ResponseHead) -> bytes:
     return response_prefix(head) + b"\r\n"
 
 
-def response_suffix(
-    request_id: bytes, version: bytes, queue_ms: float, model_ms: float, framing: bytes, connection: bytes
+def response(
+    prefix: bytes,
+    request_id: bytes,
+    version: bytes,
+    queue_s: float,
+    model_s: float,
+    framing: bytes,
+    connection: bytes,
+    body: bytes,
 ) -> bytes:
-    """The gateway's own fields and the end of the head. `framing` and `connection` are whole lines or empty."""
-    return b"x-request-id: %b\r\nx-model-version: %b\r\nserver-timing: queue;dur=%b, model;dur=%b\r\n%b%b\r\n" % (
-        request_id, version, _duration(queue_ms), _duration(model_ms), framing, connection,
+    """The whole answer, or its beginning: the replica's fields in `prefix`, the gateway's own, and what there is of the
+    body, in one piece. `framing` and `connection` are whole lines or empty."""
+    return b"%bx-request-id: %b\r\nx-model-version: %b\r\nserver-timing: queue;dur=%b, model;dur=%b\r\n%b%b\r\n%b" % (
+        prefix, request_id, version, _duration_ms(queue_s), _duration_ms(model_s), framing, connection, body,
     )  # fmt: skip
 
 
 # Formatting a float takes longer than all the rest of the line: short times are looked up.
-_SHORT: Final = tuple(b"%.2f" % (hundredths / 100) for hundredths in range(2_000))
+_SHORT_COUNT: Final = 2_000
+_SHORT: Final = tuple(b"%.2f" % (hundredths / 100) for hundredths in range(_SHORT_COUNT))
 
 
-def _duration(ms: float) -> bytes:
-    hundredths = int(ms * 100 + 0.5)
-    return _SHORT[hundredths] if 0 <= hundredths < len(_SHORT) else b"%.2f" % ms
+def _duration_ms(seconds: float) -> bytes:
+    hundredths = int(seconds * 100_000 + 0.5)
+    return _SHORT[hundredths] if hundredths < _SHORT_COUNT else b"%.2f" % (seconds * 1000)
 
 
 def chunk(data: bytes) -> bytes:

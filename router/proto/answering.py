@@ -87,7 +87,8 @@ class Answering:
         self._keep_alive = False
 
     def answered(self, now: float) -> None:
-        self._log_exchange()
+        if self._gateway.access_log is not None:
+            self._log_exchange()
         self._exchange = None
         self._request_done(now)
 

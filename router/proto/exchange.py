@@ -171,29 +171,27 @@ class Exchange(Place):
     def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
         status = head.status
         now = time.monotonic()
-        self._lane.saw_answer(self._replica, status, now - self._sent_at, now)
+        lane = self._lane
+        model_s = now - self._sent_at
+        lane.saw_answer(self._replica, status, model_s, now)
         if status == 503 and complete and self._retry("503", was_sent=True, now=now):
             return
         self.status = status
-        length = len(body) if complete else head.content_length
-        framing = b"" if self.is_head or status == 204 or status == 304 else self._framing(length)
-        suffix = rewrite.response_suffix(
-            self._request_id,
-            self._lane.version_bytes,
-            (self._slot_at - self._queued_at) * 1000,
-            (now - self._sent_at) * 1000,
-            framing,
-            self._client.connection_line(),
+        client = self._client
+        queue_s = self._slot_at - self._queued_at
+        framing = b"" if head.content_length >= 0 else self._framing(len(body) if complete else -1)
+        begin = body if complete else b""
+        answer = rewrite.response(
+            prefix, self._request_id, lane.version_bytes, queue_s, model_s, framing, client.connection_line(), begin
         )
         self._phase = ANSWERING
+        client.write(answer)
         if complete:
             self._connection = None  # it is in the pool: the client's back-pressure must not reach it
             self.answer_bytes = len(body)
-            self._client.write(prefix + suffix + body)
             self._finish(now)
-            return
-        self._client.write(prefix + suffix)
-        self.on_body(body)
+        else:
+            self.on_body(body)
 
     def on_body(self, data: bytes) -> None:
         if data:
@@ -226,9 +224,19 @@ class Exchange(Place):
         self._phase = SENT
         self._connection = connection
         self._sent_at = now
-        left_ms = max(1, int((self.deadline - now) * 1000))
-        suffix = rewrite.request_suffix(self._request_id, self._traceparent, left_ms, self._upload_length, self._method)
-        connection.start(self, self._prefix + suffix + self._backlog)
+        left_ms = int((self.deadline - now) * 1000)
+        if left_ms < 1:
+            left_ms = 1
+        request = rewrite.request(
+            self._prefix,
+            self._request_id,
+            self._traceparent,
+            left_ms,
+            self._upload_length,
+            self._method,
+            self._backlog,
+        )
+        connection.start(self, request)
         if self._is_whole:
             self._client.set_deadline(self.deadline)
         else:
@@ -252,9 +260,9 @@ class Exchange(Place):
 
     def _finish(self, now: float) -> None:
         self._phase = DONE
-        self._lane.stats.model_s.add(now - self._sent_at)
-        self._lane.served(now - self._slot_at)
-        self._count(self.status, now)
+        lane = self._lane
+        lane.stats.served(self.status, now - self._arrived, now - self._sent_at)
+        lane.served(now - self._slot_at)
         self._give_back(now)
         self._client.answered(now)
 

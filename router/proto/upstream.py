@@ -144,7 +144,7 @@ class ReplicaConnection(asyncio.Protocol):
             self._let_go()
             return
         try:
-            self._read(data)
+            self._read(exchange, data)
         except Exception as exc:
             self._break(exchange, exc)
 
@@ -162,25 +162,25 @@ class ReplicaConnection(asyncio.Protocol):
 
     # reading answers
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, exchange: Answered, data: bytes) -> None:
         if self._is_responding:
-            self._read_body(data)
+            self._read_body(exchange, data)
             return
         scanned = len(self._partial)
         if scanned:
             data = self._partial + data
             self._partial = b""
         while True:
-            end = data.find(b"\r\n\r\n", max(0, scanned - 3))
+            end = data.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else 0)
             if end < 0 or end > framing.RESPONSE_HEAD_BYTES:
                 self._keep_partial(data, scanned)
                 return
-            head, prefix = self._parse(data[: end + 2])
+            head, prefix = self._parse(exchange, data[: end + 2])
             data = data[end + 4 :]
             if head.status >= 200:
-                self._respond(head, prefix, data)
+                self._respond(exchange, head, prefix, data)
                 return
-            self._pass_interim(head)
+            self._pass_interim(exchange, head)
             scanned = 0
             if not data:
                 return
@@ -193,8 +193,7 @@ class ReplicaConnection(asyncio.Protocol):
             raise fault
         self._partial = data
 
-    def _parse(self, raw: bytes) -> tuple[ResponseHead, bytes]:
-        exchange = cast(Answered, self._exchange)
+    def _parse(self, exchange: Answered, raw: bytes) -> tuple[ResponseHead, bytes]:
         if exchange.is_head:
             head = framing.parse_response(raw, is_head=True)
             return head, rewrite.response_prefix(head)
@@ -207,22 +206,23 @@ class ReplicaConnection(asyncio.Protocol):
             self._memo_raw = raw
         return self._memo_head, self._memo_prefix
 
-    def _pass_interim(self, head: ResponseHead) -> None:
+    def _pass_interim(self, exchange: Answered, head: ResponseHead) -> None:
         self._interim += 1
         if head.status == 101:
             raise malformed("it switched protocols without being asked to")
         if self._interim > MAX_INTERIM:
             raise malformed(f"it sent more than {MAX_INTERIM} interim answers")
         if head.status != 100:  # 100 answers an expectation that the gateway met itself
-            cast(Answered, self._exchange).on_interim(head)
+            exchange.on_interim(head)
 
-    def _respond(self, head: ResponseHead, prefix: bytes, data: bytes) -> None:
-        exchange = cast(Answered, self._exchange)
+    def _respond(self, exchange: Answered, head: ResponseHead, prefix: bytes, data: bytes) -> None:
         self._reuse = head.keep_alive
-        if not head.chunked and 0 <= head.content_length <= len(data):
-            extra = len(data) > head.content_length
-            self._finish(bool(extra))
-            exchange.on_response(head, prefix, data[: head.content_length] if extra else data, True)
+        length = head.content_length  # -1 when it is chunked
+        here = len(data)
+        if 0 <= length <= here:
+            extra = here > length
+            self._finish(exchange, extra)
+            exchange.on_response(head, prefix, data[:length] if extra else data, True)
             return
         self._is_responding = True
         if head.chunked:
@@ -235,13 +235,12 @@ class ReplicaConnection(asyncio.Protocol):
             return
         body = self._decoder.feed(data)
         if self._decoder.done:
-            self._finish(bool(self._decoder.rest))
+            self._finish(exchange, bool(self._decoder.rest))
             exchange.on_response(head, prefix, body, True)
         else:
             exchange.on_response(head, prefix, body, False)
 
-    def _read_body(self, data: bytes) -> None:
-        exchange = cast(Answered, self._exchange)
+    def _read_body(self, exchange: Answered, data: bytes) -> None:
         decoder = self._decoder
         if decoder is None:
             exchange.on_body(data)
@@ -250,12 +249,11 @@ class ReplicaConnection(asyncio.Protocol):
         if body:
             exchange.on_body(body)
         if decoder.done and self._exchange is not None:
-            self._finish(bool(decoder.rest))
+            self._finish(exchange, bool(decoder.rest))
             exchange.on_end()
 
-    def _finish(self, extra: bool) -> None:
+    def _finish(self, exchange: Answered, extra: bool) -> None:
         """The answer is complete. Back to the pool, or closed when anything is left undone or unasked for."""
-        exchange = cast(Answered, self._exchange)
         self._exchange = None
         self._decoder = None
         self._is_responding = False

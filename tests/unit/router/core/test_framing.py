@@ -232,7 +232,7 @@ class TestResponseHead:
             b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 5\r\nConnection: close, C\r\nC: d\r\n", False
         )
 
-        assert (head.status, head.reason, head.fields) == (200, b"OK", (b"A: b",))
+        assert (head.status, head.reason, head.fields) == (200, b"OK", (b"A: b", b"content-length: 5"))
         assert (head.content_length, head.chunked, head.keep_alive) == (5, False, False)
 
     @pytest.mark.parametrize("status", [204, 304])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from router.core import rewrite
 from router.core.errors import overloaded
 from router.core.framing import parse_request, parse_response
@@ -27,10 +29,13 @@ class TestRequest:
         assert b"https" not in prefix(b"X-Forwarded-Proto: https")
 
     def test_has_one_framing(self) -> None:
-        assert b"content-length: 5\r\n\r\n" in rewrite.request_suffix(b"id", b"trace", 10, 5, b"POST")
-        assert b"content-length: 0\r\n\r\n" in rewrite.request_suffix(b"id", b"trace", 10, 0, b"POST")
-        assert rewrite.request_suffix(b"id", b"t", 10, -1, b"POST").endswith(b"transfer-encoding: chunked\r\n\r\n")
-        assert b"content-length" not in rewrite.request_suffix(b"id", b"trace", 10, 0, b"GET")
+        def request(length: int, method: bytes = b"POST") -> bytes:
+            return rewrite.request(b"", b"id", b"trace", 10, length, method, b"body")
+
+        assert request(4).endswith(b"content-length: 4\r\n\r\nbody")
+        assert b"content-length: 0\r\n\r\n" in request(0)
+        assert request(-1).endswith(b"transfer-encoding: chunked\r\n\r\nbody")
+        assert b"content-length" not in request(0, b"GET")
 
 
 class TestResponse:
@@ -38,6 +43,26 @@ class TestResponse:
         head = parse_response(b"HTTP/1.0 418 Tea\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nKeep-Alive: 1\r\n", False)
 
         assert rewrite.response_prefix(head) == b"HTTP/1.1 418 Tea\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+
+    @pytest.mark.parametrize(
+        ("seconds", "shown"),
+        [
+            (0.0, b"0.00"),
+            (0.000_004, b"0.00"),
+            (0.000_016, b"0.02"),
+            (0.012_34, b"12.34"),
+            (0.019_999, b"20.00"),
+            (0.02, b"20.00"),
+            (61.5, b"61500.00"),
+        ],
+    )
+    def test_shows_times_in_milliseconds(self, seconds: float, shown: bytes) -> None:
+        answer = rewrite.response(b"HTTP/1.1 200 OK\r\n", b"id", b"2", seconds, 0.001, b"", b"", b"body")
+
+        assert answer == (
+            b"HTTP/1.1 200 OK\r\nx-request-id: id\r\nx-model-version: 2\r\n"
+            b"server-timing: queue;dur=%b, model;dur=1.00\r\n\r\nbody" % shown
+        )
 
     def test_of_a_refusal_says_when_to_come_back(self) -> None:
         answer = rewrite.refusal_response(overloaded("m", "1", 5), "id", is_head=False, connection=b"")

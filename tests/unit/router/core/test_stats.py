@@ -30,3 +30,15 @@ class TestVersionStats:
 
         assert stats.codes == {200: 2, 503: 1}
         assert sum(stats.request_s.counts) == 3
+
+    def test_counts_a_served_request_as_its_steps_would(self) -> None:
+        at_once, in_steps = VersionStats(), VersionStats()
+
+        at_once.served(200, 0.1, 0.02)
+        in_steps.answered(200, 0.1)
+        in_steps.model_s.add(0.02)
+
+        assert at_once.codes == in_steps.codes
+        for name in ("request_s", "model_s", "queue_s"):
+            one, other = getattr(at_once, name), getattr(in_steps, name)
+            assert (one.counts, one.total_s) == (other.counts, other.total_s)
