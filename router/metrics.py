@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from router.core.admission import Lane
 from router.core.keys import Caller
+from router.core.shadow import Copies
 from router.core.stats import BUCKETS_S, Histogram
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -28,6 +29,7 @@ def render(
 
     `limited` counts the requests of a model that a rate limit refused before a version was chosen for them.
     """
+    lanes = list(lanes)
     shown = [lane for lane in lanes if lane.replicas or lane.stats.codes or lane.queued]
     lines: list[str] = []
     _requests(lines, shown, unrouted)
@@ -42,6 +44,7 @@ def render(
     _by_reason(lines, shown, "modelfleet_retries_total", "Requests sent again.", lambda lane: lane.stats.retries)
     _by_reason(lines, shown, "modelfleet_ejections_total", "Replicas taken out.", lambda lane: lane.stats.ejections)
     _keys(lines, callers)
+    _shadows(lines, [(lane, lane.copies) for lane in lanes if lane.copies is not None])
     for name, (text, value) in gauges.items():
         _header(lines, name, "gauge", text)
         lines.append(f"{name} {value:g}")
@@ -96,6 +99,22 @@ def _by_reason(
     _header(lines, name, "counter", text)
     for lane in lanes:
         lines.extend(f'{name}{{{_labels(lane)},reason="{reason}"}} {n}' for reason, n in sorted(of(lane).items()))
+
+
+def _shadows(lines: list[str], copied: list[tuple[Lane, Copies]]) -> None:
+    """Copies, by the version they went to. They stand apart: the metrics above count what reaches clients."""
+    if not copied:
+        return
+    _header(lines, "modelfleet_shadow_total", "counter", "Copies of live requests, by what became of the two answers.")
+    for lane, copies in copied:
+        for result, count in sorted(copies.results.items()):
+            lines.append(f'modelfleet_shadow_total{{{_labels(lane)},result="{result}"}} {count}')
+    lanes = [lane for lane, _ in copied]
+    of = dict(copied)
+    _by_reason(lines, lanes, "modelfleet_shadow_dropped_total", "Copies dropped.", lambda lane: of[lane].drops)
+    _by_reason(lines, lanes, "modelfleet_shadow_failed_total", "Copies that failed.", lambda lane: of[lane].failures)
+    _gauge(lines, lanes, "modelfleet_shadow_copies", "Copies in being.", lambda lane: len(of[lane].being))
+    _histogram(lines, lanes, "modelfleet_shadow_seconds", "Copies inside a replica.", lambda lane: of[lane].seconds)
 
 
 def _header(lines: list[str], name: str, kind: str, text: str) -> None:

@@ -25,6 +25,7 @@ from router import metrics
 from router.access import AccessLog
 from router.config import Config
 from router.contract import GatewayReport, Table, decode_delta, decode_in_steps
+from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.census import Census, origin_of
 from router.core.door import Door
@@ -41,7 +42,9 @@ from router.proto.downstream import ClientConnection
 from router.proto.entrance import Entrance
 from router.proto.pool import Pool
 from router.proto.roles import Connection
+from router.proto.shadow import Shadows
 from router.proto.timers import Timers
+from router.samples import SampleLog
 from router.tls import Certificates
 
 # A retiring process closes idle connections so long before its end.
@@ -65,6 +68,8 @@ class Gateway:
         self.keyring = Keyring(config.auth == "required")
         self.door = Door(self.keyring, self.fleet, time.time)
         self.held = HeldTable()
+        samples = SampleLog(config.shadow_samples) if config.shadow_samples else None
+        self.shadows = Shadows(self.fleet, self.timers, config.limits, samples, self.fault)
         self.connections: dict[Connection, str] = {}  # with the origin that each is counted under
         self.certificates = Certificates(config.tls, log) if config.tls is not None else None
         self.admin_connections: set[AdminConnection] = set()
@@ -279,7 +284,8 @@ class Gateway:
             server.close()
         for admin in list(self.admin_connections):
             admin.close()
-        for replica in self.fleet.replicas.values():
+        self.shadows.close()
+        for replica in list(self.fleet.replicas.values()):
             replica.pool.close()
         if self.access_log is not None:
             self.access_log.close()
@@ -318,6 +324,7 @@ class Gateway:
                 "state": lane.route.state,
                 "predicted_wait_ms": round(lane.predicted_wait_s() * 1000, 3),
                 "replicas": [replica.id for replica in lane.replicas],
+                "copies": _copies(lane),
             }
             for lane in self.fleet.lanes.values()
         ]
@@ -372,6 +379,20 @@ def _collector_paused() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _copies(lane: Lane) -> dict[str, object] | None:
+    """What was copied to a version; None when it never was a shadow."""
+    copies = lane.copies
+    if copies is None:
+        return None
+    return {
+        "being": len(copies.being),
+        "waiting": copies.waiting,
+        "results": copies.results,
+        "drops": copies.drops,
+        "failures": copies.failures,
+    }
 
 
 def _address(server: asyncio.Server) -> str:

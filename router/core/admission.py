@@ -19,6 +19,7 @@ from router.core.ejection import is_certain
 from router.core.errors import Refusal
 from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
+from router.core.shadow import Copies, ShadowRule
 from router.core.stats import VersionStats
 from router.core.sticky import Sticky
 
@@ -62,7 +63,8 @@ class Lane:
 
     __slots__ = (
         "_able", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s",
-        "_slots", "in_flight", "model", "replicas", "route", "stats", "sticky", "version", "version_bytes",
+        "_slots", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats", "sticky",
+        "version", "version_bytes",
     )  # fmt: skip
 
     def __init__(self, model: str, version: str, below: Callable[[int], int]) -> None:
@@ -74,6 +76,8 @@ class Lane:
         self.in_flight = 0
         self.stats = VersionStats()
         self.sticky: Sticky | None = None  # how the model's callers are told apart, if they are
+        self.shadow: ShadowRule | None = None  # where copies of its requests go, if they are copied
+        self.copies: Copies | None = None  # those that came here, if the version is or was a shadow
         self._able: tuple[Replica, ...] = ()  # those that are not ejected, or all when there are no others
         self._slots = 0  # of those
         self._is_impaired = False  # some are ejected or returning: to be looked at again as time goes by
@@ -107,12 +111,7 @@ class Lane:
             self._refresh(now)
         if self._room.size or self._retries:
             return None
-        if affinity is None:
-            return self._reserve((), now)
-        replica = reserve_for(self._able, affinity)
-        if replica is not None:
-            self.in_flight += 1
-        return replica
+        return self._reserve((), now, affinity)
 
     def enqueue(self, waiter: Waiter, now: float) -> Refusal | None:
         """Puts `waiter` at the end of the queue, or says why not."""
@@ -175,6 +174,21 @@ class Lane:
             if self._is_impaired:
                 self._refresh(now)
             self._serve_waiters(now)
+        if self.copies is not None:
+            self.copies.serve(self, now)
+
+    # copies: they hold slots, and count for nothing else
+
+    def reserve_for_copy(self, now: float) -> Replica | None:
+        """A slot that no request waits for, to be given back with `release_copy`."""
+        replica = self.reserve(now)
+        if replica is not None:
+            self.in_flight -= 1
+        return replica
+
+    def release_copy(self, replica: Replica, now: float) -> None:
+        self.in_flight += 1
+        self.release(replica, now)
 
     # what was seen of replicas
 
@@ -217,15 +231,22 @@ class Lane:
                 self._refuse_not_ready(waiter)
         if replicas:
             self._serve_waiters(now)
+            if self.copies is not None:
+                self.copies.serve(self, now)
         elif not self.is_coming:
             for waiter in list(self._room):
                 self._refuse_not_ready(waiter)
 
     # steps
 
-    def _reserve(self, tried: Sequence[Replica], now: float) -> Replica | None:
+    def _reserve(self, tried: Sequence[Replica], now: float, affinity: int | None = None) -> Replica | None:
         way = self._balancer
-        replica = reserve(self._able, self._below, tried) if way is None else way.reserve(self._able, tried, now)
+        if affinity is not None:
+            replica = reserve_for(self._able, affinity)
+        elif way is None:
+            replica = reserve(self._able, self._below, tried)
+        else:
+            replica = way.reserve(self._able, tried, now)
         if replica is not None:
             self.in_flight += 1
         return replica

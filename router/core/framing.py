@@ -57,7 +57,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _READ_IN_REQUESTS: Final = frozenset(
     b"host content-length transfer-encoding connection expect upgrade x-request-id x-request-timeout-ms "
-    b"x-model-version x-priority x-forwarded-for x-forwarded-proto traceparent".split()
+    b"x-model-version x-modelfleet-shadow x-priority x-forwarded-for x-forwarded-proto traceparent".split()
 )
 _NOTED: Final = frozenset(b"authorization x-api-key".split())
 _READ_IN_RESPONSES: Final = frozenset(

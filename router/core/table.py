@@ -18,6 +18,7 @@ from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
 from router.core.rate import Place, RateGate, gate_for, private_place
+from router.core.shadow import ShadowRule
 from router.core.split import Split
 from router.core.sticky import Shares, Sticky
 from router.core.target import Target
@@ -30,7 +31,7 @@ ReplicaKey = tuple[str, str, int]
 class Model:
     """One model as routed: its lanes by version and by label, and who takes the next unpinned request."""
 
-    __slots__ = ("gate", "labels", "lanes", "name", "route", "shares", "split", "sticky")
+    __slots__ = ("gate", "labels", "lanes", "name", "route", "shadow", "shares", "split", "sticky")
 
     def __init__(self, name: str, route: ModelRoute, lanes: dict[str, Lane], gate: RateGate | None = None) -> None:
         self.name = name
@@ -39,6 +40,7 @@ class Model:
         self.lanes = lanes
         self.labels = {label: lanes[version] for label, version in route.labels.items()}
         self.split = Split(route.weights)
+        self.shadow: ShadowRule | None = None
         self.sticky = Sticky(route.sticky) if route.sticky else None
         self.shares = Shares(name, route.weights if route.sticky else {})
 
@@ -54,6 +56,18 @@ class Model:
         if not chosen:
             return errors.takes_no_traffic(self.name, self.lanes)
         return self.lanes[chosen]
+
+    def cast_shadow(self, before: ShadowRule | None) -> None:
+        """Puts the route's shadow in force. Copies on their way to another version than it names are ended."""
+        shadow = self.route.shadow
+        lane = self.lanes[shadow.version] if shadow is not None else None
+        if before is not None and before.lane is not lane:
+            before.copies.end("removed")
+        if shadow is not None and lane is not None:
+            is_same = before is not None and before.lane is lane and before.shadow == shadow
+            self.shadow = before if is_same else ShadowRule(shadow, lane)
+        for each in self.lanes.values():
+            each.shadow = self.shadow if each is not lane else None
 
     def _choose(self, head: bytes) -> str:
         affinity = self.sticky.affinity(head) if self.sticky is not None else None
@@ -149,6 +163,8 @@ class Fleet:
             old.pop(version, None)
         for lane in old.values():
             lane.update(_REMOVED, (), now)
+            lane.shadow = None
+        model.cast_shadow(before.shadow if before else None)
         if before is not None:
             self._retire(before.route, kept)
 
@@ -157,6 +173,9 @@ class Fleet:
         self.limited.discard(name)
         for lane in model.lanes.values():
             lane.update(_REMOVED, (), now)
+            lane.shadow = None
+        if model.shadow is not None:
+            model.shadow.copies.end("removed")
         self._retire(model.route, set())
 
     def _retire(self, route: ModelRoute, kept: set[ReplicaKey]) -> None:

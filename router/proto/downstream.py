@@ -258,7 +258,8 @@ class ClientConnection(Answering, asyncio.Protocol):
             return
         lane = self._lane or self._resolve()
         if lane is not None:
-            exchange = self._exchange = Exchange(
+            make = Exchange if lane.shadow is None else self._gateway.shadows.exchange
+            exchange = self._exchange = make(
                 self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
                 self._caller,
             )  # fmt: skip

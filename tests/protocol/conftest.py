@@ -32,7 +32,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     log = EventLog(str(tmp_path / "gateway.log"))
 
     async def start(
-        access_log: str = "", tls: Tls | None = None, auth: str = "off", **limits: float
+        access_log: str = "", shadow_samples: str = "", tls: Tls | None = None, auth: str = "off", **limits: float
     ) -> GatewayUnderTest:
         config = Config(
             port=0,
@@ -41,6 +41,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
             access_log=access_log,
             tls=tls,
             auth=auth,  # type: ignore[arg-type]
+            shadow_samples=shadow_samples,
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
         gateway = Gateway(config, log)
