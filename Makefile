@@ -40,6 +40,10 @@ test: setup ## Run the whole test suite (ARGS="tests/unit -k name" for a part of
 conformance: setup ## Judge the gateway as an HTTP proxy: 501 cases of framing, smuggling, limits
 	@$(PYTHON) -m pytest tests/conformance $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Fuzz the gateway for ten minutes (ARGS="--seconds 60 --target client --keep")
+	@bash scripts/fuzz.sh $(ARGS)
+
 .PHONY: bench-reconcile
 bench-reconcile: setup ## Time one decision over 1,000 models and 5,000 replicas
 	@$(PYTHON) -m benchmarks.reconcile $(ARGS)

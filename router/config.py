@@ -91,7 +91,7 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: {(exc.strerror or str(exc)).lower()}; it must be a readable JSON file") from exc
     try:
         config = msgspec.json.decode(raw, type=Config)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ConfigError(f"{path}: {exc}; correct the field") from exc
     check(config, str(path))
     return config

@@ -179,6 +179,9 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: dict[str, ApiKey] = {}
 
 
+# All that msgspec raises of a text: bytes that are no UTF-8 and brackets without end are not among its DecodeErrors.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _envelope = msgspec.json.Decoder(_Envelope)
 _delta = msgspec.json.Decoder(TableDelta)
 _model = msgspec.json.Decoder(ModelRoute)
@@ -203,14 +206,14 @@ def decode_in_steps(raw: bytes) -> Generator[None, None, Table]:
     """
     try:
         envelope = _envelope.decode(raw)
-    except msgspec.DecodeError as exc:
+    except UNREADABLE as exc:
         raise TableError(f"routing table: {exc}; the table is refused whole") from exc
     models: dict[str, ModelRoute] = {}
     seen: set[str] = set()
     for name, model in envelope.models.items():
         try:
             models[name] = _model.decode(model)
-        except msgspec.DecodeError as exc:
+        except UNREADABLE as exc:
             raise TableError(f"routing table: model {name!r}: {exc}; the table is refused whole") from exc
         check_model(name, models[name], seen)
         if len(models) % _MODELS_PER_STEP == 0:
@@ -223,7 +226,7 @@ def decode_delta(raw: bytes) -> TableDelta:
     """Reads a delta; whether it fits is for whoever holds its base to say. Raises `TableError`."""
     try:
         return _delta.decode(raw)
-    except msgspec.DecodeError as exc:
+    except UNREADABLE as exc:
         raise TableError(f"routing table delta: {exc}; it is refused whole") from exc
 
 

@@ -190,7 +190,7 @@ class GatewayProcess:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise GatewayFailed(f"gateway: ended at its start with code {process.returncode}: {self._tail(offset)}")
-            with contextlib.suppress(httpx.HTTPError, msgspec.DecodeError):
+            with contextlib.suppress(httpx.HTTPError, *contract.UNREADABLE):
                 answer = httpx.get(f"{listener.metrics_url}/report", timeout=1.0, trust_env=False)
                 if msgspec.json.decode(answer.content, type=contract.GatewayReport).pid == process.pid:
                     return

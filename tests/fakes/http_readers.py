@@ -13,6 +13,10 @@ from typing import NamedTuple
 import h11
 import httptools
 
+# llhttp believes trailers named like these and h11 checks their values; RFC 9110 section 6.5.1 has them ignored.
+_TRAILERS = re.compile(
+    rb"(?i)\n0+(?:;[^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*?(?:connection|content-length|transfer-encoding|upgrade):"
+)
 _ORIGIN = re.compile(rb"(?i)http://[^/?#]*")
 
 
@@ -95,6 +99,34 @@ def _h11_message(connection: h11.Connection, reading: Reading) -> Seen | None:
             return Seen(method, _ORIGIN.sub(b"", target), body)
         else:
             return None
+
+
+def has_framing_in_trailers(stream: bytes) -> bool:
+    return _TRAILERS.search(stream) is not None
+
+
+def disputes(stream: bytes, carried: list[Seen | None]) -> list[str]:
+    """What is wrong with what a proxy made of a client's `stream`, by both readers, in words.
+
+    `carried` has what it sent on for each of its answers in order, None where it said no. Only after its last answer may
+    it have met what they read differently.
+    """
+    found: list[str] = []
+    for name, reading in (("llhttp", read_by_llhttp(stream)), ("h11", read_by_h11(stream))):
+        is_disputed = has_framing_in_trailers(stream)
+        if is_disputed and (name == "llhttp" or "Encoding" in reading.rest or "Content-Length" in reading.rest):
+            continue
+        for index, request in enumerate(carried):
+            if request is None and index == len(carried) - 1:
+                continue  # refused, and closed: whatever it was, nothing followed
+            if reading.rest == "upgrade" and index >= len(reading.messages) - 1:
+                continue  # llhttp stops at an upgrade, which the gateway does not offer
+            if index >= len(reading.messages):
+                what = "refused without closing" if request is None else "carried"
+                found.append(f"request {index} was {what}, but {name} reads none: {reading.rest}")
+            elif request not in (None, reading.messages[index]):
+                found.append(f"carried {request}, but {name} reads {reading.messages[index]}")
+    return found
 
 
 def first_answer_by_llhttp(raw: bytes) -> tuple[int, bytes] | None:

@@ -16,7 +16,7 @@ import httptools
 import pytest
 
 from tests.fakes.gateway import Answer, GatewayUnderTest, until
-from tests.fakes.http_readers import Seen, read_by_h11, read_by_llhttp
+from tests.fakes.http_readers import Seen, disputes, read_by_h11, read_by_llhttp
 
 from .conftest import StartGateway
 from .smuggling import Payload, payloads
@@ -125,23 +125,9 @@ def take_answer(raw: bytes, is_head: bool) -> tuple[Answer, bytes]:
 
 def faults(played: Play, recorder: Recorder) -> list[str]:
     """What is wrong with one exchange, in words."""
-    stream = played.payload.raw + NEXT
-    llhttp, h11 = read_by_llhttp(stream), read_by_h11(stream)
     found = [played.broken] if played.broken else []
-    for index, number in enumerate(played.numbers):
-        is_last = index == len(played.numbers) - 1
-        if number is None and is_last:
-            continue  # refused, and closed: whatever it was, nothing followed
-        for name, reading in (("llhttp", llhttp), ("h11", h11)):
-            if reading.rest == "upgrade" and index >= len(reading.messages) - 1:
-                continue  # llhttp stops at an upgrade, which the gateway does not offer
-            if name == "llhttp" and played.payload.name.startswith("chunk/trailer"):
-                continue  # llhttp believes trailers named like framing fields; RFC 9110 section 6.5.1 has them dropped
-            if index >= len(reading.messages):
-                what = "refused without closing" if number is None else "carried"
-                found.append(f"answer {index} was {what}, but {name} reads no such request: {reading.rest}")
-            elif number is not None and reading.messages[index] != recorder.seen[number]:
-                found.append(f"carried {recorder.seen[number]}, but {name} reads {reading.messages[index]}")
+    carried = [None if number is None else recorder.seen[number] for number in played.numbers]
+    found += disputes(played.payload.raw + NEXT, carried)
     return [f"{played.payload.name}: {text}\n    {played.payload.raw[:300]!r}" for text in found]
 
 

@@ -15,6 +15,7 @@ from router.contract import (
     VersionRoute,
     check,
     decode,
+    decode_delta,
     decode_in_steps,
     encode,
 )
@@ -45,6 +46,22 @@ class TestDecode:
 
     def test_refuses_an_unknown_field(self) -> None:
         assert "unknown field `colour`" in problem(table(colour="red"))
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"epoch":"\xff"}',
+            b'{"epoch":"e","revision":1,"cluster":"c","models":{"m\xff":{}}}',
+            b'{"epoch":"e","revision":1,"cluster":"c","models":{"m":{"versions":{"\xff":{}},"weights":{}}}}',
+            b'{"epoch":"e","revision":1,"cluster":"c","models":{"m":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+        ],
+        ids=["epoch", "model", "version", "depth"],
+    )
+    def test_refuses_what_is_no_utf_8_or_has_no_end(self, raw: bytes) -> None:
+        with pytest.raises(TableError):
+            decode(raw)
+        with pytest.raises(TableError):
+            decode_delta(raw)
 
     def test_names_the_model(self) -> None:
         assert problem(table(concurrency="many")).startswith("routing table: model 'm': Expected `int`")

@@ -13,7 +13,8 @@ import binascii
 import functools
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,6 +25,10 @@ from worker_image.server.tensors import NUMPY_TYPES, Tensor
 MAX_DEPTH = 32
 _TOKENS = re.compile(rb"NaN|Infinity")
 _OPENING = re.compile(rb"[\s\[]*")
+
+
+_Given = ParamSpec("_Given")
+_Read = TypeVar("_Read")
 
 
 class Base64(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +49,19 @@ class Lenient:
 
 
 Undecoded = memoryview | Lenient
+
+
+def of_utf_8(decode: Callable[_Given, _Read]) -> Callable[_Given, _Read]:
+    """A reader of bodies that refuses other bytes than UTF-8: msgspec meets them wherever it makes a string."""
+
+    @functools.wraps(decode)
+    def checked(*arguments: _Given.args, **named: _Given.kwargs) -> _Read:
+        try:
+            return decode(*arguments, **named)
+        except UnicodeDecodeError as exc:
+            raise bad_request(f"body: {exc}; JSON is UTF-8; encode it so") from exc
+
+    return checked
 
 
 def decode_envelope(

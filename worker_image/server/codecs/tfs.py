@@ -16,6 +16,7 @@ from worker_image.server.codecs.json_values import (
     Undecoded,
     decode_envelope,
     encode_lenient,
+    of_utf_8,
     parse,
     parse_untyped,
     to_list,
@@ -58,6 +59,7 @@ _examples_decoder = msgspec.json.Decoder(ExamplesBody)
 _encoder = msgspec.json.Encoder()
 
 
+@of_utf_8
 def decode_predict(body: bytes, signature: Signature) -> Predict:
     request, loose = decode_envelope(body, _predict_decoder, ("instances", "inputs"))
     if request is not None:
@@ -78,6 +80,7 @@ def decode_predict(body: bytes, signature: Signature) -> Predict:
     )
 
 
+@of_utf_8
 def decode_examples(body: bytes, signature: Signature) -> Tensors:
     """The inputs of a `:classify` or `:regress` request: one row per example, features of `context` in every row."""
     request, loose = decode_envelope(body, _examples_decoder, ("examples",))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, parse, to_list
+from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, of_utf_8, parse, to_list
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec, datatype_of
 
@@ -79,6 +79,7 @@ _decoder = msgspec.json.Decoder(InferRequest)
 _encoder = msgspec.json.Encoder()
 
 
+@of_utf_8
 def decode(body: bytes) -> Decoded:
     request, loose = decode_envelope(body, _decoder, ("inputs",))
     if request is None:

@@ -33,6 +33,15 @@ def refused(body: Any, signature: Signature = ONE) -> str:
 
 
 class TestPredict:
+    @pytest.mark.parametrize(
+        "raw", [b'{"instances":["\xff"]}', b'{"inputs":{"x\xff":[1]}}', b'{"instances":[{"x":"\xff"}]}']
+    )
+    def test_refuses_other_bytes_than_utf_8(self, raw: bytes) -> None:
+        with pytest.raises(RequestError) as failed:
+            tfs.decode_predict(raw, ANY)
+
+        assert (failed.value.status, "UTF-8" in failed.value.sentence) == (400, True)
+
     def test_reads_rows_of_one_input(self) -> None:
         request = predict({"instances": [[1, 2, 3], [4, 5, 6]]})
 

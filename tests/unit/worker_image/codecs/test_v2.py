@@ -93,6 +93,17 @@ class TestDecode:
     def test_refuses_what_is_wrong_and_says_where(self, raw: bytes, words: str) -> None:
         assert words in refused(raw)
 
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"inputs":[{"name":"\xff","datatype":"BYTES","shape":[1],"data":["x"]}]}',
+            b'{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"data":["\xff"]}]}',
+            b'{"id":"\xff","inputs":[]}',
+        ],
+    )
+    def test_refuses_other_bytes_than_utf_8(self, raw: bytes) -> None:
+        assert "UTF-8" in refused(raw)
+
     def test_refuses_a_tensor_nested_too_deeply(self) -> None:
         deep = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","data":' + b"[" * 200 + b"1" + b"]" * 200 + b"}]}"
 

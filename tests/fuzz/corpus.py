@@ -1,0 +1,56 @@
+"""The cases that are kept: one file a target, one Python bytes literal a line, so that a change can be read in review.
+
+`make fuzz ARGS=--keep` writes them anew: the fewest inputs that still reach everything reached so far. `seeds` adds what
+the smuggling tests play anyway, which need not be kept twice.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tests.protocol import smuggling, splitting
+from tests.protocol.mutations import chunk_bodies
+
+HERE: Final = Path(__file__).parent / "corpus"
+
+
+def kept(target: str) -> list[bytes]:
+    path = HERE / f"{target}.txt"
+    if not path.exists():
+        return []
+    return [ast.literal_eval(line) for line in path.read_text("ascii").splitlines()]
+
+
+def keep(target: str, cases: Iterable[bytes]) -> None:
+    HERE.mkdir(exist_ok=True)
+    lines = sorted({repr(case) for case in cases if case}, key=lambda line: (len(line), line))
+    (HERE / f"{target}.txt").write_text("".join(f"{line}\n" for line in lines), "ascii")
+
+
+def seeds(target: str) -> list[bytes]:
+    """Where fuzzing begins."""
+    requests = [payload.raw for payload in smuggling.payloads()]
+    answers = [answer.raw for answer in splitting.answers()]
+    made = {
+        "client": requests,
+        "replica": answers,
+        "chunks": [body for _, body in chunk_bodies(b"")],
+        "heads": [raw.partition(b"\r\n\r\n")[0] + b"\r\n" for raw in (*requests, *answers)],
+        "paths": [raw.split(b" ")[1] for raw in requests if raw.count(b" ") > 1],
+        "tables": [b'{"epoch":"e","revision":1,"cluster":"c","models":{}}'],
+        "tables_near": [b"%d %b" % (place, value) for place in range(40) for value in (b"-1", b'"x"', b"null", b"[]")],
+    }
+    return [*kept(target), *(case for case in made[target] if len(case) <= 2000)]
+
+
+# What mutations put in, besides bytes: the words that these grammars know.
+WORDS: Final = (
+    b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b"0\r\n\r\n", b"ffff", b"chunked", b"Content-Length: 3\r\n",
+    b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"HTTP/1.1", b"HTTP/1.0", b"\xff", b";", b",", b"\x1b", b"\x1c", b"\x1d",
+    b"\x1e", b"GET ", b"HEAD ", b"POST ", b"/models/m/x", b"/v2/models/m/infer", b"Host: h\r\n", b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 X\r\n", b"HTTP/1.1 204 X\r\n", b"%2e", b"%2f", b"..",
+    b'"', b"{", b"}", b"[", b"]", b"-1", b"1e400", b"null",
+)  # fmt: skip
