@@ -303,10 +303,8 @@ class Copy:
         self._connection = connection
         self._sent_at = now = time.monotonic()
         request, left_ms = self._request, max(1, int((self.deadline - now) * 1000))
-        suffix = rewrite.request_suffix(
-            self._request_id.encode(), self._traceparent, left_ms, len(self.body), request.method
-        )
-        connection.start(self, request.prefix + MARK + suffix + self.body)
+        head = request.prefix + MARK, self._request_id.encode(), self._traceparent, left_ms
+        connection.start(self, rewrite.request(*head, len(self.body), request.method, self.body))
 
     def _answered(self, now: float) -> None:
         self.rule.copies.seconds.add(now - self._sent_at)

@@ -161,6 +161,7 @@ class CopiedExchange(Exchange):
     def _finish(self, now: float) -> None:
         self.copy.live.is_whole = True
         super()._finish(now)
+        self._tell(self.copy.live_ends)
 
     def _count(self, status: int, now: float) -> None:
         super()._count(status, now)
