@@ -23,6 +23,7 @@ from orchestrator.core.entities import (
     VersionKey,
 )
 from orchestrator.manifest import BatchingConfig, Manifest, ModelConfig, VersionConfig
+from orchestrator.manifest.serving import PREDICT_TIMEOUT_S
 
 CONTAINER_PORT = 8000
 
@@ -101,6 +102,7 @@ def _settings(config: VersionConfig, body_bytes: int) -> str:
         "batching": None if config.batching is None else _batching(config.batching),
         **({} if config.slo.latency_ms is None else {"slo_ms": config.slo.latency_ms}),
         **({} if config.instances == 1 else {"instances": config.instances}),
+        **({} if config.predict_timeout_s == PREDICT_TIMEOUT_S else {"predict_timeout_s": config.predict_timeout_s}),
     }
     return msgspec.json.encode(settings, order="sorted").decode()
 

@@ -20,7 +20,7 @@ from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
-from orchestrator.manifest.serving import BatchingConfig, SloConfig
+from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, SloConfig
 
 BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
 
@@ -129,6 +129,11 @@ class VersionConfig:
     )
     startup_timeout_s: float = setting(
         Number(1, DAY_S), "Seconds from start to readiness before a replica counts as failed.", default=300.0
+    )
+    predict_timeout_s: float = setting(
+        Number(0.01, DAY_S),
+        "Seconds that one call of the model may take before it counts as hung and its process is started again.",
+        default=PREDICT_TIMEOUT_S,
     )
     drain_timeout_s: float = setting(
         Number(0, 3600), "Seconds that a replica gets to finish its requests before it is stopped.", default=30.0

@@ -12,6 +12,9 @@ from typing import Literal
 from orchestrator.manifest.groups import OrNull, setting
 from orchestrator.manifest.kinds import AutoOr, Integer, Number
 
+# Also the model server's own: a manifest that leaves it at this does not name it.
+PREDICT_TIMEOUT_S = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class BatchingConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import sklearn
 
 from tests.fakes import models
@@ -76,6 +77,8 @@ class TestLoading:
             loaded = next(event for event in replica.events() if event["event"] == "model loaded")
 
         assert loaded["phases"].keys() == {"importing_s", "loading_s", "warming_s"}
+        ended = [event["phase"] for event in replica.events() if event["event"] == "phase ended"]
+        assert ended == ["importing", "loading"]
 
     def test_warms_up_with_the_recorded_request(self, tmp_path: Path) -> None:
         directory = models.python(
@@ -254,6 +257,50 @@ class TestDraining:
 
 
 class TestHangingPrediction:
+    def test_ends_the_process_with_a_reason_after_the_callers_are_told(self, tmp_path: Path) -> None:
+        limit = settings(predict_timeout_s=0.5)
+        directory = models.python(tmp_path / "slow", SLOW)
+        with ready_replica(directory, backend="python", MODELFLEET_SETTINGS=limit) as replica:
+            answer = replica.infer(ONE)
+
+            code, name, reason = failure(replica)
+            assert (answer.status_code, answer.json()["code"]) == (500, "MODEL_FAILED")
+            assert "the model did not answer within 0.5 s" in answer.json()["error"]
+            assert (code, name) == (72, "PREDICT_TIMEOUT")
+            assert "predict_timeout_s allows no more" in reason
+            assert 'model.py", line' in replica.log
+
+    def test_ends_the_process_even_when_it_holds_the_interpreter(self, tmp_path: Path) -> None:
+        directory = models.python(
+            tmp_path / "m",
+            """
+            import ctypes
+            class Model:
+                inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+                def load(self, path): ...
+                def predict(self, inputs):
+                    ctypes.PyDLL(None).sleep(60 * int(inputs["x"][0]))
+                    return inputs["x"]
+            """,
+        )
+        limit = settings(predict_timeout_s=0.5)
+        with ready_replica(directory, backend="python", MODELFLEET_SETTINGS=limit) as replica:
+            with pytest.raises(httpx.TransportError):
+                replica.infer(ONE)
+
+            assert replica.exit_code() == 1
+            assert "model.py" in replica.log
+
+    def test_ends_one_instance_and_leaves_the_others(self, tmp_path: Path) -> None:
+        limit = settings(predict_timeout_s=0.5, instances=2)
+        directory = models.python(tmp_path / "slow", SLOW)
+        with ready_replica(directory, backend="python", MODELFLEET_SETTINGS=limit) as replica:
+            answer = replica.infer(ONE)
+
+            assert "the model did not answer within 0.5 s" in answer.json()["error"]
+            assert replica.infer({**ONE, "data": [0.0]}).status_code == 200
+            assert replica.process.poll() is None
+
     def test_leaves_liveness_and_metadata_answering(self, tmp_path: Path) -> None:
         with (
             ready_replica(models.python(tmp_path / "slow", SLOW), backend="python") as replica,

@@ -33,16 +33,20 @@ EXIT_CODES = {
     "MODEL_RAISED": 70,
     "OUT_OF_MEMORY": 70,
     "LOAD_TIMEOUT": 71,
+    "PREDICT_TIMEOUT": 72,
 }
 
 
 class RequestError(Exception):
-    """One request cannot be answered; the caller reads `sentence`. `code` is a key of `STATUS`."""
+    """One request cannot be answered; the caller reads `sentence`. `code` is a key of `STATUS`. `is_final`: computing
+    the rest of its batch again, in smaller ones, is not to be tried.
+    """
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: str, sentence: str, *, is_final: bool = False) -> None:
         super().__init__(sentence)
         self.code = code
         self.sentence = sentence
+        self.is_final = is_final
 
     @property
     def status(self) -> int:
@@ -67,6 +71,13 @@ class ModelFailed(Exception):  # noqa: N818 - it is the event "model failed" of 
 
 def bad_request(sentence: str) -> RequestError:
     return RequestError("BAD_REQUEST", sentence)
+
+
+def stuck(timeout_s: float) -> RequestError:
+    sentence = (
+        f"the model did not answer within {timeout_s:g} s; predict_timeout_s allows no more; raise it or mend the model"
+    )
+    return RequestError("MODEL_FAILED", sentence, is_final=True)
 
 
 def one_line(exc: BaseException, limit: int = 300) -> str:

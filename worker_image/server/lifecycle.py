@@ -18,27 +18,24 @@ import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
-from worker_image.server import log
+from worker_image.server import log, watchdog
 from worker_image.server.app import App
 from worker_image.server.batching.runner import Instance, Rules, Runner
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.connection import Connection
 from worker_image.server.errors import ModelFailed
-from worker_image.server.loading import RELEASES_GIL, Loaded, load
+from worker_image.server.instances.start import in_processes, load_all
+from worker_image.server.loading import Loaded
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
-
-Begin = Callable[[str], None]
-Loader = Callable[[Settings, Begin], Loaded]
 
 # The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
 KEEP_ALIVE_S = 3600
@@ -72,10 +69,11 @@ async def serve(settings: Settings, started: float) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    code = await _load(settings, app, phase, metrics, threads, stopping)
-    if code is None:
-        await asyncio.wait([stopping, listening], return_when=asyncio.FIRST_COMPLETED)
-        code = await _drain(settings, phase, metrics)
+    outcome = await _load(settings, app, phase, metrics, threads, stopping)
+    if isinstance(outcome, Runner):
+        code = await _until_end(settings, phase, metrics, outcome, [stopping, listening])
+    else:
+        code = outcome
     http.should_exit = True
     stopped = [thread.stop(_STOP_S) for thread in threads]
     _, pending = await asyncio.wait([listening], timeout=_STOP_S)
@@ -124,9 +122,9 @@ async def _load(
     metrics: Metrics,
     threads: list[ModelThread],
     stopping: asyncio.Task[bool],
-) -> int | None:
-    """None when the model is ready, else the exit code of what happened first."""
-    answer = asyncio.ensure_future(_load_all(settings, phase, threads))
+) -> Runner | int:
+    """What predicts when the model is ready, else the exit code of what happened first."""
+    answer = asyncio.ensure_future(load_all(settings, phase, threads))
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
     faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True)
@@ -140,37 +138,13 @@ async def _load(
             return _fail(phase, outcome)
     copies = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
     _settle_memory()
-    app.open(copies[0].signature, _runner(settings, metrics, threads, copies))
+    runner = _runner(settings, metrics, threads, copies)
+    app.open(copies[0].signature, runner)
     phase.begin("ready")
     metrics.phase_seconds = phase.lengths
     lengths = {f"{name}_s": round(seconds, 3) for name, seconds in phase.lengths.items()}
     log.event("model loaded", seconds=round(phase.total_s, 3), phases=lengths)
-    return None
-
-
-async def _load_all(settings: Settings, phase: Phase, threads: list[ModelThread]) -> list[Loaded | ModelFailed]:
-    """One copy of the model, or one for each thread."""
-    if settings.tuning.instances == 1 or settings.backend in RELEASES_GIL:
-        return [await _load_in(threads[0], load, settings, phase)]
-    from worker_image.server.instances import remote
-
-    return list(await asyncio.gather(*(_load_in(thread, remote.load, settings, phase) for thread in threads)))
-
-
-def _load_in(
-    thread: ModelThread, how: Loader, settings: Settings, phase: Phase
-) -> asyncio.Future[Loaded | ModelFailed]:
-    answer: asyncio.Future[Loaded | ModelFailed] = asyncio.get_running_loop().create_future()
-    thread.call(lambda: _load_or_failure(how, settings, phase), answer.set_result)
-    return answer
-
-
-def _load_or_failure(how: Loader, settings: Settings, phase: Phase) -> Loaded | ModelFailed:
-    try:
-        return how(settings, phase.begin)
-    except ModelFailed as exc:
-        _print_cause(exc)
-        return exc
+    return runner
 
 
 def _runner(settings: Settings, metrics: Metrics, threads: list[ModelThread], copies: list[Loaded]) -> Runner:
@@ -208,17 +182,27 @@ def _fail(phase: Phase, failed: ModelFailed) -> int:
     return failed.exit_code
 
 
-def _print_cause(failed: ModelFailed) -> None:
-    """The stack of the author's own error, for the author; our own sentences need none."""
-    if failed.code == "MODEL_RAISED" and failed.__cause__ is not None:
-        traceback.print_exception(failed.__cause__)
+async def _until_end(
+    settings: Settings, phase: Phase, metrics: Metrics, runner: Runner, ends: list[asyncio.Task[Any]]
+) -> int:
+    timeout_s = settings.tuning.predict_timeout_s
+    # A process that hangs is ended by the thread that waits for it, and the others go on.
+    watch = watchdog.until_stuck(runner, timeout_s, may_restart=in_processes(settings))
+    hung = asyncio.create_task(watch, name="watchdog")
+    await asyncio.wait([*ends, hung], return_when=asyncio.FIRST_COMPLETED)
+    if not hung.done():
+        hung.cancel()
+        return await _drain(settings.tuning.drain_timeout_s, phase, metrics)
+    failed = watchdog.give_up(runner, timeout_s)
+    await _drain(_STOP_S, phase, metrics)
+    return _fail(phase, failed)
 
 
-async def _drain(settings: Settings, phase: Phase, metrics: Metrics) -> int:
-    """Waits until no request is inside, at most `drain_timeout_s`; new ones are refused by the app meanwhile."""
+async def _drain(timeout_s: float, phase: Phase, metrics: Metrics) -> int:
+    """Waits until no request is inside, at most `timeout_s`; new ones are refused by the app meanwhile."""
     phase.begin("draining")
     began = time.monotonic()
-    deadline = began + settings.tuning.drain_timeout_s
+    deadline = began + timeout_s
     while metrics.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - the hot path tells nobody
         await asyncio.sleep(_POLL_S)
     took_s = round(time.monotonic() - began, 3)

@@ -132,6 +132,12 @@ def _observed(signature: Signature, answer: Tensors, rows: int | None) -> tuple[
     return tuple(specs.values())
 
 
+def print_cause(failed: ModelFailed) -> None:
+    """The stack of the author's own error, for the author; our own sentences need none."""
+    if failed.code == "MODEL_RAISED" and failed.__cause__ is not None:
+        traceback.print_exception(failed.__cause__)
+
+
 def _last_line_of(exc: BaseException, directory: Path) -> str:
     """` (model.py:12)`: the deepest line of the author's own code, when there is one."""
     for frame in reversed(traceback.extract_tb(exc.__traceback__)):

@@ -50,6 +50,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: int = 67_108_864
     drain_timeout_s: float = 20.0
     load_timeout_s: float = 300.0
+    predict_timeout_s: float = 120.0
     batching: Batching | None = None
     slo_ms: float | None = None
     instances: int = 1
@@ -159,6 +160,7 @@ def _tuning(text: str) -> Tuning:
         "max_body_bytes": (tuning.max_body_bytes, 1),
         "drain_timeout_s": (tuning.drain_timeout_s, 0),
         "load_timeout_s": (tuning.load_timeout_s, 0.001),
+        "predict_timeout_s": (tuning.predict_timeout_s, 0.001),
         "batching.max_size": (batching.fixed_size, 1),
         "batching.max_delay_ms": (batching.max_delay_ms, 0),
         "batching.max_request_rows": (batching.max_request_rows, 1),

@@ -1,7 +1,8 @@
 """Computes one batch: joins the rows, calls the model once, gives each request its own rows back.
 
 Pure but for the model it calls, and runs in the model's thread. When the joined call raises, the batch is halved until
-the request at fault stands alone: it fails alone, and its neighbours get the answer that they would have got alone.
+the request at fault stands alone: it fails alone, and its neighbours get the answer that they would have got alone. A
+batch that hung is not tried again.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def execute(
             return [_alone(parts[0], predict, model, check_rows)]
         return list(_together(parts, predict, model))
     except Exception as exc:
-        if len(parts) == 1:
-            return [exc]
+        if len(parts) == 1 or (isinstance(exc, RequestError) and exc.is_final):
+            return [exc] * len(parts)
         middle = len(parts) // 2
         halves = (parts[:middle], parts[middle:])
         return [answer for half in halves for answer in execute(half, predict, model, check_rows=check_rows)]

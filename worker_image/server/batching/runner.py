@@ -8,6 +8,7 @@ cannot block the loop, but for batches that `placement.py` knows to be cheap; it
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +81,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._instances = instances
         self._idle = list(instances)
+        self._running: dict[ModelThread, tuple[list[Request], float]] = {}
         self._rules = rules
         self.can_batch = rules.can_batch
         self._sizing = sizing
@@ -193,14 +195,28 @@ class Runner:
             return self._compute(instance.predict, parts)
 
         def done(computed: Computed) -> None:
+            if self._running.pop(instance.thread, None) is None:
+                return  # given up meanwhile
             self._idle.append(instance)
             self._finish(batch, rows, sent, computed)
 
+        self._running[instance.thread] = (batch, sent)
         if self._placement.is_inline(rows):
             done(work())
             return True
         instance.thread.call(work, done)
         return False
+
+    def longest_s(self) -> float:
+        """How long the oldest of the batches that are being computed has taken so far."""
+        return time.monotonic() - min((sent for _, sent in self._running.values()), default=math.inf)
+
+    def give_up(self, error: RequestError) -> None:
+        """Answers the requests of every batch that is being computed with `error`; its instance is lost."""
+        for batch, _ in self._running.values():
+            for request in batch:
+                _fail(request.future, error)
+        self._running.clear()
 
     def _compute(self, predict: Predict, parts: list[Part]) -> Computed:
         started, cpu_started = time.perf_counter(), time.thread_time()

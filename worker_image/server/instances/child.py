@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from worker_image.server import log
 from worker_image.server.errors import ModelFailed, RequestError
 from worker_image.server.instances.shared import SharedTensors
-from worker_image.server.loading import Loaded, load
+from worker_image.server.loading import Loaded, load, print_cause
 from worker_image.server.settings import read
 
 
@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> int:
     try:
         loaded = load(read(os.environ), lambda phase: to_server.send(("phase", phase)))
     except ModelFailed as exc:
-        to_server.send(("failed", (exc.reason, exc.code)))
+        print_cause(exc)
+        to_server.send(("failed", (exc.code, exc.reason)))
         return exc.exit_code
     to_server.send(("loaded", loaded.signature))
     # One of these says that the server has ended.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from worker_image.server import log
-from worker_image.server.errors import ModelFailed, RequestError
+from worker_image.server.errors import ModelFailed, RequestError, stuck
 from worker_image.server.instances.shared import SharedTensors
 from worker_image.server.loading import Loaded
 from worker_image.server.settings import Settings
@@ -60,6 +60,10 @@ class RemoteModel:
         assert self._connection is not None
         try:
             self._connection.send((self._inputs.write(inputs), outputs))
+            if not self._connection.poll(self._settings.tuning.predict_timeout_s):
+                self._kill()
+                self._bury("took longer than predict_timeout_s and was ended")
+                raise stuck(self._settings.tuning.predict_timeout_s)
             kind, said = self._connection.recv()
         except (EOFError, OSError) as exc:
             raise RequestError("MODEL_FAILED", self._bury()) from exc
@@ -75,13 +79,16 @@ class RemoteModel:
         assert self._connection is not None
         while True:
             try:
+                if not self._connection.poll(self._settings.tuning.load_timeout_s):
+                    self._kill()
+                    raise ModelFailed("LOAD_TIMEOUT", self._bury("did not load within load_timeout_s and was ended"))
                 kind, said = self._connection.recv()
             except (EOFError, OSError) as exc:
                 raise ModelFailed("MODEL_RAISED", self._bury()) from exc
             if kind == "phase":
                 begin(said)
             elif kind == "failed":
-                self._bury()
+                self._close()
                 raise ModelFailed(*said)
             else:
                 signature: Signature = said
@@ -94,21 +101,28 @@ class RemoteModel:
             raise RequestError("MODEL_FAILED", f"the model's process cannot be started again: {exc.reason}") from exc
         log.event("model process restarted")
 
-    def _bury(self) -> str:
+    def _bury(self, known: str = "") -> str:
         """Ends what is left of the process; how it ended, as a sentence."""
+        code = self._close()
+        reason = f"the model's process {known or _ending(code)}"
+        log.event("model process ended", level="error", exit_code=code, reason=reason)
+        return reason
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+
+    def _close(self) -> int:
         process, connection = self._process, self._connection
         assert process is not None
         assert connection is not None
         self._process = self._connection = None
         connection.close()
         try:
-            code = process.wait(_LAST_WORDS_S)
+            return process.wait(_LAST_WORDS_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            code = process.wait()
-        reason = f"the model's process {_ending(code)}"
-        log.event("model process ended", level="error", exit_code=code, reason=reason)
-        return reason
+            return process.wait()
 
 
 # Between the end of a connection and that of its process lies only the interpreter's own shutdown.

@@ -78,6 +78,7 @@ def test_a_replica_is_told_of_no_field_that_is_at_its_default() -> None:
         ),
         ("slo: {latency_ms: 50}", "slo_ms", 50.0),
         ("instances: 4", "instances", 4),
+        ("predict_timeout_s: 0.5", "predict_timeout_s", 0.5),
     ],
 )
 def test_a_replica_is_told_how_to_serve(fields: str, key: str, value: object) -> None:

@@ -1,0 +1,40 @@
+"""Ends a server whose model hangs: nobody can end a thread, so the process is what is started again.
+
+Two cases. Code that hangs but lets the interpreter go on is seen here, its callers are answered, and the process ends
+with a reason. Code that holds the interpreter's lock stops the event loop too: then a timer of `faulthandler`, which
+needs no lock, prints where every thread stands and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import sys
+
+from worker_image.server.batching.runner import Runner
+from worker_image.server.errors import ModelFailed, stuck
+
+# Code that hangs while it holds the interpreter's lock is given so much longer: our own way out says more.
+GRACE_S = 5.0
+# The timer is set anew so often. Each time costs a thread, so it is not done for each batch.
+MOST_PAUSE_S = 1.0
+
+
+async def until_stuck(runner: Runner, timeout_s: float, *, may_restart: bool) -> None:
+    """Returns when one batch has been computed for longer than `timeout_s`. With `may_restart` the instance sees to
+    that itself, and only the event loop is watched.
+    """
+    try:
+        while may_restart or runner.longest_s() <= timeout_s:
+            faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True)
+            await asyncio.sleep(min(MOST_PAUSE_S, timeout_s / 4))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def give_up(runner: Runner, timeout_s: float) -> ModelFailed:
+    """Answers whoever waits for the model and shows where it hangs; gives what the process is to end with."""
+    error = stuck(timeout_s)
+    faulthandler.dump_traceback(sys.stderr, all_threads=True)
+    runner.give_up(error)
+    return ModelFailed("PREDICT_TIMEOUT", error.sentence)
