@@ -62,7 +62,7 @@ async def main() -> None:
     (replica,) = gateway.fleet.replicas.values()
     upstream = ReplicaConnection(replica.pool, gateway.timers)
     upstream.connection_made(MemoryTransport())  # type: ignore[arg-type]
-    replica.pool.give(upstream)
+    replica.pool.give(upstream, time.monotonic())
     request = HEAD + b"\r\n" + b"x" * 84
     heads = [HEAD + b"x-request-id: %d\r\n\r\n" % i + b"x" * 84 for i in range(2)]
 

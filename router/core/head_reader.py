@@ -32,7 +32,7 @@ class HeadReader:
         """
         # RFC 9112 section 2.2: one empty line before a request is ignored
         begin = 2 if data.startswith(b"\r\n") else 0
-        end = data.find(b"\r\n\r\n", max(begin, self._searched - 3))
+        end = data.find(b"\r\n\r\n", self._searched - 3 if self._searched > begin + 3 else begin)
         if begin and data.startswith(b"\r", begin):
             raise ProtocolError(errors.bad_request("empty lines instead of a request; send an HTTP/1.1 request"))
         if end < 0 or end + 2 - begin > self._head_bytes:

@@ -211,8 +211,7 @@ class Copy:
 
     def on_interim(self, head: ResponseHead) -> None: ...
 
-    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:  # noqa: ARG002
-        now = time.monotonic()
+    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:  # noqa: ARG002
         self.rule.lane.saw_answer(self._replica, head.status, now - self._sent_at, now)
         self.shadow.begin(head)
         if complete:

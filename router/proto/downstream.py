@@ -275,7 +275,8 @@ class ClientConnection(Answering, asyncio.Protocol):
         if isinstance(target, Refusal):
             found: Lane | Refusal = target
         else:
-            found = self._gateway.fleet.resolve(cast(Target, target), request.pin, request.raw)
+            # Never one of the gateway's own: those are answered before.
+            found = self._gateway.fleet.resolve(target, request.pin, request.raw)  # type: ignore[arg-type]
         if isinstance(found, Lane):
             if found.replicas or not request.is_readiness:
                 if request.caller is not None:
@@ -335,7 +336,7 @@ class ClientConnection(Answering, asyncio.Protocol):
         elif self._keep_alive:
             self._phase = HEAD
             self.set_deadline(now + self._limits.idle_timeout_s)
-            if not self._is_advancing:
+            if not self._is_advancing and (self._ahead or not self.flow.is_reading):
                 self._go_on()
         else:
             self._phase = LINGER

@@ -168,9 +168,8 @@ class Exchange(Place):
         if self._client.minor:  # RFC 9110 section 15.2: never to HTTP/1.0
             self._client.write(rewrite.interim(head))
 
-    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:
         status = head.status
-        now = time.monotonic()
         lane = self._lane
         model_s = now - self._sent_at
         lane.saw_answer(self._replica, status, model_s, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import Final, Protocol
 
 from router.config import Limits
@@ -54,17 +55,17 @@ class Pool:
             if surely_open and connection.has_news():
                 connection.close()
                 continue
-            connection.deadline = float("inf")
+            connection.deadline = inf
             return connection
         return None
 
-    def give(self, connection: ReplicaConnection) -> None:
+    def give(self, connection: ReplicaConnection, now: float) -> None:
         """Keeps a connection whose last answer was complete. A replica that left the table gets none back."""
         if not self._is_open or self.replica.retired:
             connection.close()
             return
         self.idle.append(connection)
-        connection.deadline = time.monotonic() + IDLE_S
+        connection.deadline = now + IDLE_S
         if connection.deadline < connection.alarm_due:
             self._timers.watch(connection)
 
@@ -113,7 +114,7 @@ class Pool:
     def _hand_over(self, connection: ReplicaConnection, waiting: Connecting) -> None:
         try:
             if not waiting.on_connected(connection):
-                self.give(connection)
+                self.give(connection, time.monotonic())
         except Exception as exc:
             connection.abort()
             waiting.fault(exc)

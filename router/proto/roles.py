@@ -69,7 +69,7 @@ class Answered(Protocol):
 
     def on_interim(self, head: ResponseHead) -> None: ...
 
-    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:
         """The answer's head and what came of its body. When it is `complete` the connection is in the pool again."""
 
     def on_body(self, data: bytes) -> None: ...

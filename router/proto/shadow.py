@@ -146,9 +146,9 @@ class CopiedExchange(Exchange):
         self.copy.body = body
         super().start(body, now)
 
-    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool) -> None:
+    def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:
         self._tell(self.copy.live_begins, head, body if complete else b"")
-        super().on_response(head, prefix, body, complete)
+        super().on_response(head, prefix, body, complete, now)
 
     def on_body(self, data: bytes) -> None:
         super().on_body(data)

@@ -216,13 +216,14 @@ class ReplicaConnection(asyncio.Protocol):
             exchange.on_interim(head)
 
     def _respond(self, exchange: Answered, head: ResponseHead, prefix: bytes, data: bytes) -> None:
+        now = time.monotonic()
         self._reuse = head.keep_alive
         length = head.content_length  # -1 when it is chunked
         here = len(data)
         if 0 <= length <= here:
             extra = here > length
-            self._finish(exchange, extra)
-            exchange.on_response(head, prefix, data[:length] if extra else data, True)
+            self._finish(exchange, extra, now)
+            exchange.on_response(head, prefix, data[:length] if extra else data, True, now)
             return
         self._is_responding = True
         if head.chunked:
@@ -231,14 +232,14 @@ class ReplicaConnection(asyncio.Protocol):
             self._decoder = LengthDecoder(head.content_length)
         else:
             self._is_until_close = True
-            exchange.on_response(head, prefix, data, False)
+            exchange.on_response(head, prefix, data, False, now)
             return
         body = self._decoder.feed(data)
         if self._decoder.done:
-            self._finish(exchange, bool(self._decoder.rest))
-            exchange.on_response(head, prefix, body, True)
+            self._finish(exchange, bool(self._decoder.rest), now)
+            exchange.on_response(head, prefix, body, True, now)
         else:
-            exchange.on_response(head, prefix, body, False)
+            exchange.on_response(head, prefix, body, False, now)
 
     def _read_body(self, exchange: Answered, data: bytes) -> None:
         decoder = self._decoder
@@ -249,10 +250,10 @@ class ReplicaConnection(asyncio.Protocol):
         if body:
             exchange.on_body(body)
         if decoder.done and self._exchange is not None:
-            self._finish(exchange, bool(decoder.rest))
+            self._finish(exchange, bool(decoder.rest), time.monotonic())
             exchange.on_end()
 
-    def _finish(self, exchange: Answered, extra: bool) -> None:
+    def _finish(self, exchange: Answered, extra: bool, now: float) -> None:
         """The answer is complete. Back to the pool, or closed when anything is left undone or unasked for."""
         self._exchange = None
         self._decoder = None
@@ -261,8 +262,9 @@ class ReplicaConnection(asyncio.Protocol):
         if extra or not self._reuse or not exchange.is_sent or self.is_closing:
             self.close()
         else:
-            self._flow.resume_reading()
-            self._pool.give(self)
+            if not self._flow.is_reading:
+                self._flow.resume_reading()
+            self._pool.give(self, now)
 
     def _break(self, exchange: Answered, exc: Exception) -> None:
         """An answer that must not be passed on, or a fault of ours: this connection and the request end."""
