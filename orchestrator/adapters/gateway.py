@@ -99,6 +99,11 @@ class GatewayProcess:
             return None
         return int(found["pid"])
 
+    def ports(self) -> dict[str, int]:
+        """The ports of the gateway that runs, whatever its settings, by their names in the manifest; none without."""
+        found = self._read()
+        return {name: int(found["config"][name]) for name in ("port", "metrics_port")} if found else {}
+
     def start(self, listener: Listener) -> int:
         """Starts a gateway, waits until it listens, ends the one before it. Raises `GatewayFailed`."""
         with self._lock:

@@ -45,6 +45,10 @@ class GatewayKeeper:
             return None
         return await report(self._client, self.listener)
 
+    def ports(self) -> dict[str, int]:
+        """The ports that a gateway of ours holds, by their names in the manifest. Blocks on a file."""
+        return self._process.ports()
+
     async def run(self) -> None:
         while True:
             await self.ensure()

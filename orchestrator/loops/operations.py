@@ -198,10 +198,10 @@ class Operations:
         manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
         self._keeper.want(listener_of(manifest, self._config))
         if manifest.gateway.is_open:
-            # No apply makes one, but an earlier release did: what runs goes on.
+            # No apply makes one, but an earlier release did. Its gateway goes on; this release starts none like it.
             self._journal.record("gateway_open", (
-                f"the gateway listens on {manifest.gateway.host} and asks nobody for a key; put `auth: required` into "
-                f"the manifest's gateway section"
+                f"the gateway listens on {manifest.gateway.host} and asks nobody for a key; apply the manifest with "
+                f"`auth: required` in its gateway section, for another gateway cannot be started like that"
             ), level="warning", revision=revision.revision)  # fmt: skip
         self._loop.set_desired(revision.desired)
         self.changed.notify()
@@ -227,6 +227,8 @@ class Operations:
         if stored is None:
             raise NotFoundError(f"revision {request.from_revision}: not in the store; see `modelfleet history`")
         manifest = manifests.load(request.text, file=request.file, base_dir=Path(request.base_dir))
+        if faults := manifests.check_gateway(manifest):
+            raise ManifestError(faults)
         self._check_listener(manifest)
         wanted = {name: model for name, model in stored.desired.models.items() if name in manifest.models}
         self._preparer.require(wanted, manifest, step)
@@ -234,11 +236,10 @@ class Operations:
 
     def _check_listener(self, manifest: manifests.Manifest) -> None:
         """A port that somebody else uses is found before anything changes."""
-        wanted, held = listener_of(manifest, self._config), self._keeper.listener
-        running = self._keeper.pid is not None and held is not None
+        wanted, mine = listener_of(manifest, self._config), self._keeper.ports()
         ports = {"port": (wanted.host, wanted.port), "metrics_port": ("127.0.0.1", wanted.metrics_port)}
         for field, (host, port) in ports.items():
-            if running and held is not None and getattr(held, field) == port:
+            if mine.get(field) == port:
                 continue
             if problem := bind_problem(host, port):
                 raise ManifestError((manifest.diagnostic(("gateway", field), (

@@ -20,7 +20,7 @@ from orchestrator.manifest.model import (
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.schema import json_schema
 from orchestrator.manifest.serving import BatchingConfig, SloConfig
-from orchestrator.manifest.world import check_world
+from orchestrator.manifest.world import check_gateway, check_world
 
 __all__ = [
     "AccessLogConfig",
@@ -42,6 +42,7 @@ __all__ = [
     "SloConfig",
     "TlsConfig",
     "VersionConfig",
+    "check_gateway",
     "check_world",
     "json_schema",
     "load",

@@ -30,7 +30,15 @@ def check_world(manifest: Manifest, *, environ: Mapping[str, str]) -> tuple[Diag
         for version, config in model.versions.items()
         for field, message in _version_faults(manifest, config, environ)
     }
-    found |= {manifest.diagnostic(("gateway", *at), message) for at, message in _gateway_faults(manifest)}
+    return _sorted({*found, *check_gateway(manifest)})
+
+
+def check_gateway(manifest: Manifest) -> tuple[Diagnostic, ...]:
+    """Everything that would keep the gateway from starting, but ports that are taken. Blocks on the file system."""
+    return _sorted({manifest.diagnostic(("gateway", *at), message) for at, message in _gateway_faults(manifest)})
+
+
+def _sorted(found: set[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(sorted(found, key=lambda d: (d.line, d.column, d.field, d.message)))
 
 

@@ -5,9 +5,11 @@ And the other way round: what the gateway saw of a replica reaches the control p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,42 @@ class TestEditing:
         assert answer.status_code == 422
         assert (found["line"], found["column"], found["field"]) == (2, 9, "gateway.host")
         assert "`modelfleet keys create`" in found["message"]
+
+
+class TestARevisionOfAnEarlierRelease:
+    def test_with_a_gateway_open_to_strangers_is_not_gone_back_to(self, cluster: Cluster) -> None:
+        cluster.write_model("m", 1.0)
+        cluster.apply(fleet(iris="m"))
+        cluster.write_model("m", 2.0)
+        cluster.apply(fleet(iris="m"))
+        text = json.dumps({"gateway": {"host": "0.0.0.0"}, **fleet(iris="m")})
+        with contextlib.closing(sqlite3.connect(cluster.state_dir / "state.sqlite")) as store, store:
+            store.execute("UPDATE revisions SET manifest = ? WHERE revision = 1", (text,))
+
+        answer = cluster.api("POST", "/rollback", json={})
+        ended = cluster.ended(answer.json()["id"])
+
+        assert ended["state"] == "failed"
+        assert [found["field"] for found in ended["diagnostics"]] == ["gateway.host"]
+        assert cluster.predict("iris") == 2.0
+
+    def test_that_left_the_gateway_open_is_taken_up_with_an_event_that_says_what_to_change(
+        self, cluster: Cluster
+    ) -> None:
+        cluster.write_model("m", 1.0)
+        cluster.apply(fleet(iris="m"))
+        cluster.kill()
+        text = json.dumps({"gateway": {"host": "0.0.0.0"}, **fleet(iris="m")})
+        with contextlib.closing(sqlite3.connect(cluster.state_dir / "state.sqlite")) as store, store:
+            store.execute("UPDATE revisions SET manifest = ?", (text,))
+
+        cluster.start()
+
+        (event,) = cluster.events("gateway_open")
+        assert "`auth: required`" in event["message"]
+        assert cluster.predict("iris") == 1.0
+        cluster.apply({**fleet(iris="m"), "gateway": {"host": "127.0.0.1"}})
+        until("the control plane has its gateway", lambda: not cluster.get("/status")["gateway"]["error"])
 
 
 class TestEjected:

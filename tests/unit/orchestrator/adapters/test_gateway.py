@@ -56,6 +56,15 @@ class TestLife:
         assert _process(state).find(listener) == pid
         assert process.find(replace(listener, port=1)) is None
 
+    def test_its_ports_are_known_whatever_is_wanted_of_it_now(
+        self, process: GatewayProcess, state: StateDir, listener: Listener
+    ) -> None:
+        before = process.ports()
+        process.start(listener)
+
+        assert before == {}
+        assert _process(state).ports() == {"port": listener.port, "metrics_port": listener.metrics_port}
+
     def test_another_listener_gets_a_process_of_its_own_and_the_first_ends(
         self, process: GatewayProcess, listener: Listener, free_port: Callable[[], int]
     ) -> None:

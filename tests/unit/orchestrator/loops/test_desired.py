@@ -6,11 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from orchestrator.adapters.gateway import GatewayProcess, make_table
+from orchestrator.config import Config
 from orchestrator.core.entities import DesiredModel, RateLimit, Shadow, VersionKey
+from orchestrator.core.plan import RoutedModel, RoutedVersion
 from orchestrator.loops.desired import Resolved, build
-from orchestrator.manifest import load
+from orchestrator.loops.prepare import listener_of
+from orchestrator.manifest import GatewayConfig, LimitsConfig, RateLimitConfig, RetryConfig, ShadowConfig, load
+from orchestrator.manifest.groups import Group, GroupOrFlag, ListOf, settings_of
+from orchestrator.manifest.kinds import Choice, Flag, Integer, IntegerOr, Kind, Number, Size
+from router import config as gateway_config
+from router import contract
 
 KEYS = [VersionKey("iris", "1"), VersionKey("iris", "2")]
 VERSIONS = 'versions: {"1": {source: m, backend: onnx}, "2": {source: m, backend: onnx}}, traffic: {"1": 100}'
@@ -83,3 +94,66 @@ def test_a_replica_is_told_of_no_field_that_is_at_its_default() -> None:
 )
 def test_a_replica_is_told_how_to_serve(fields: str, key: str, value: object) -> None:
     assert server_settings(f", {fields}")[key] == value
+
+
+def values(kind: Kind) -> st.SearchStrategy[Any]:
+    """What the kind's own bounds allow, as JSON."""
+    match kind:
+        case Integer() | Size():
+            return st.one_of(st.sampled_from([kind.least, kind.most]), st.integers(kind.least, kind.most))
+        case Number():
+            bounds = [int(kind.least * 1000), int(kind.most * 1000)]
+            return st.one_of(st.sampled_from(bounds), st.integers(*bounds)).map(lambda thousandths: thousandths / 1000)
+        case Choice():
+            return st.sampled_from(kind.options)
+        case Flag():
+            return st.booleans()
+        case IntegerOr():
+            return st.one_of(st.just(kind.word), values(kind.number))
+        case ListOf():
+            return st.lists(values(kind.value), unique=True)
+        case GroupOrFlag():
+            return st.one_of(st.booleans(), group(kind.kind.cls))
+        case Group():
+            return group(kind.cls)
+    return st.nothing()
+
+
+def group(cls: type, *names: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of a group's settings (those named, or all but texts), each of any value that it may have."""
+    known = {name: values(each.kind) for name, each in settings_of(cls).items()}
+    chosen = {name: value for name, value in known.items() if not value.is_empty and (not names or name in names)}
+    return st.fixed_dictionaries({}, optional=chosen)
+
+
+@given(
+    retry=group(RetryConfig),
+    shadow=group(ShadowConfig),
+    rate=group(RateLimitConfig),
+    limits=group(LimitsConfig),
+    gateway=group(GatewayConfig, "processes", "auth", "access_log"),
+    sticky=st.sampled_from(["header:x-user", "cookie:a"]),
+)
+def test_whatever_a_manifest_may_say_a_gateway_takes(
+    retry: dict[str, Any], shadow: dict[str, Any], rate: dict[str, Any], limits: dict[str, Any],
+    gateway: dict[str, Any], sticky: str,
+) -> None:  # fmt: skip
+    """A manifest that passes and a table or config.json that is refused would leave a cluster without its gateway."""
+    limits |= {"target_bytes": 1024, "buffer_bytes": 1024}
+    settings = {
+        "retry": retry, "shadow": {**shadow, "version": "2"}, "rate_limit": {"requests_per_s": 1, **rate}, "sticky": sticky,
+    }  # fmt: skip
+    versions = {name: {"source": "m", "backend": "onnx"} for name in "12"}
+    model = {**settings, "versions": versions, "traffic": {"1": 100}}
+    text = json.dumps({"gateway": {**gateway, "limits": limits}, "models": {"iris": model}})
+
+    manifest = load(text, file="models.yaml", base_dir=Path("/"))
+
+    wanted = build(manifest, Resolved(runtimes=dict.fromkeys(KEYS, "runtime"))).models["iris"]
+    routed = {name: RoutedVersion(version.route_settings) for name, version in wanted.versions.items()}
+    models = {"iris": RoutedModel(routed, {"1": 100}, {}, wanted.settings)}
+    table = make_table(epoch="e", revision=1, cluster="c", routed=models, replicas={})
+    assert contract.decode(contract.encode(table)) == table
+    process = GatewayProcess(Path("/none"), "http://127.0.0.1:1", Path("/token"), Path("/log"))
+    config = process._config(listener_of(manifest, Config(Path("/"))))
+    gateway_config.check(msgspec.convert(config, gateway_config.Config), "config.json")
