@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from router.contract import TableError, encode, encode_in_steps
-from router.server import Gateway, in_stretches
+from router.server import Gateway
+from router.stretches import in_stretches
 
 # 10,000 models are 30 ms of work: one part in a hundred, however often the table changes.
 WRITE_AFTER_S: Final = 3.0

@@ -122,12 +122,15 @@ class Page:
     def set(self, row: int, field: Field, value: int) -> None:
         self._lines[row * (_LINE_BYTES // 8) + field] = value
 
-    def rows_in(self, *phases: Phase) -> list[int]:
-        return [row for row in range(ROWS) if self.get(row, Field.PHASE) in phases]
-
     @property
     def held_rows(self) -> list[int]:
+        """Those with a process."""
         return [row for row in range(ROWS) if self.get(row, Field.PHASE)]
+
+    @property
+    def used_rows(self) -> list[int]:
+        """Those with a process, or with the account of one that ended."""
+        return [row for row in range(ROWS) if self.get(row, Field.PHASE) or self.get(row, Field.PUBLISHED)]
 
     # called by the supervisor
 

@@ -15,17 +15,14 @@ import random
 import socket
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-import msgspec
-
-from router import metrics
 from router.access import AccessLog
+from router.answers import Answers
 from router.config import Config
-from router.contract import GatewayReport, Table, decode_delta, decode_in_steps
-from router.core.admission import Lane
+from router.contract import Table, decode_delta, decode_in_steps
 from router.core.balance import Replica
 from router.core.census import Census, origin_of
 from router.core.door import Door
@@ -45,14 +42,13 @@ from router.proto.roles import Connection
 from router.proto.shadow import Shadows
 from router.proto.timers import Timers
 from router.samples import SampleLog
+from router.stretches import in_stretches
 from router.tls import Certificates
 
 # A retiring process closes idle connections so long before its end.
 LAST_S = 2.0
 # Clients that speak plain HTTP to the TLS port are named once in so long.
 HINT_S = 60.0
-# A table is put in force in stretches of this length, so that no request waits longer behind one.
-_STRETCH_S = 0.001
 
 
 class Gateway:
@@ -64,8 +60,10 @@ class Gateway:
         self.crew = crew or Crew()
         self.log = log
         self.timers = Timers(loop)
-        self.fleet = Fleet(random.Random().randrange, self._open_pool, self._close_pool)
-        self.keyring = Keyring(config.auth == "required")
+        self.fleet = Fleet(
+            random.Random().randrange, self._open_pool, self._close_pool, self.crew.rows.cell, self.crew.rows
+        )
+        self.keyring = Keyring(config.auth == "required", self.crew.rows.cell)
         self.door = Door(self.keyring, self.fleet, time.time)
         self.held = HeldTable()
         samples = SampleLog(config.shadow_samples) if config.shadow_samples else None
@@ -88,6 +86,9 @@ class Gateway:
         self._watching: asyncio.Task[None] | None = None
         self._hint_at = 0.0
         self._census = Census(config.limits.connections, config.limits.connections_per_address)
+        self._meetings: set[asyncio.Task[None]] = set()
+        self.crew.join(self._on_company)
+        self.answers = Answers(self)
         # Unique without asking the system's random source for every request.
         self._id_prefix = os.urandom(6).hex()
         self._trace_prefix = os.urandom(8).hex().encode()
@@ -149,31 +150,6 @@ class Gateway:
             return (200, b'{"ready": true}') if ready else (503, b'{"ready": false}')
         about = {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
         return 200, json.dumps(about).encode()
-
-    def answer_admin(self, path: bytes) -> tuple[bytes, bytes] | None:
-        """The content type and body of a path of the private port; None when there is none."""
-        if path == b"/metrics":
-            return b"text/plain; version=0.0.4; charset=utf-8", self._metrics()
-        if path == b"/healthz":
-            return b"application/json", b'{"status": "draining"}' if self.is_ending else b'{"status": "ok"}'
-        if path == b"/report":
-            return b"application/json", msgspec.json.encode(self.report())
-        if path == b"/debug/state":
-            return b"application/json", json.dumps(self._state(), indent=1).encode()
-        return None
-
-    def report(self) -> GatewayReport:
-        queued = {f"{lane.model}/{lane.version}": lane.queued for lane in self.fleet.lanes.values() if lane.queued}
-        return GatewayReport(
-            pid=self.crew.pid,
-            generation=self.crew.generation,
-            tag=self.fleet.tag,
-            started_at=self.crew.started_at,
-            in_flight=self.fleet.in_flight(),
-            queued=queued,
-            draining=self.is_ending,
-            ejected=self.fleet.ejected(time.monotonic()),
-        )
 
     # life
 
@@ -263,6 +239,9 @@ class Gateway:
         cut = len(self.connections)
         for connection in list(self.connections):
             connection.abort()
+        await self.answers.publish()
+        if has_successor:
+            await self._await_answers()
         self._end()
         self.log.info("gateway drained", took_s=round(time.monotonic() - began, 3), connections_cut=cut)
 
@@ -277,6 +256,12 @@ class Gateway:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), max(0.0, timeout_s))
 
+    async def _await_answers(self) -> None:
+        """Whoever has asked on the private port, or is about to, gets an answer."""
+        until = time.monotonic() + LAST_S
+        while any(admin.is_expected for admin in self.admin_connections) and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
     def _end(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -290,6 +275,16 @@ class Gateway:
         if self.access_log is not None:
             self.access_log.close()
 
+    def _on_company(self) -> None:
+        """Other processes of the gateway are there, or gone."""
+        task = asyncio.create_task(self._meet(), name="meeting")
+        self._meetings.add(task)
+        task.add_done_callback(self._meetings.discard)
+
+    async def _meet(self) -> None:
+        async with self._applying:
+            await in_stretches(self.fleet.meet(time.monotonic))
+
     def _report_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours. The loop has closed the connection that it happened on; the others go on."""
         exc = context.get("exception")
@@ -302,67 +297,6 @@ class Gateway:
     def _close_pool(self, replica: Replica) -> None:
         replica.pool.close()
         replica.pool = None  # ends the cycle of the two
-
-    def _metrics(self) -> bytes:
-        gauges = {
-            "modelfleet_gateway_connections": ("Client connections open now.", float(len(self.connections))),
-            "modelfleet_gateway_models": ("Models in the routing table.", float(len(self.fleet.models))),
-            "modelfleet_gateway_started_at_seconds": ("When this gateway started.", self.crew.started_at),
-        }
-        return metrics.render(
-            self.fleet.lanes.values(), self.unrouted, gauges, self.door.limited, self.keyring.callers.values()
-        )
-
-    def _state(self) -> dict[str, object]:
-        now = time.monotonic()
-        lanes = [
-            {
-                "model": lane.model,
-                "version": lane.version,
-                "in_flight": lane.in_flight,
-                "queued": lane.queued,
-                "state": lane.route.state,
-                "predicted_wait_ms": round(lane.predicted_wait_s() * 1000, 3),
-                "replicas": [replica.id for replica in lane.replicas],
-                "copies": _copies(lane),
-            }
-            for lane in self.fleet.lanes.values()
-        ]
-        replicas = [
-            {
-                "id": replica.id,
-                "address": f"{replica.host}:{replica.port}",
-                "in_flight": replica.in_flight,
-                "idle_connections": len(replica.pool.idle),
-                "retired": replica.retired,
-                "capacity": replica.capacity,
-                "latency_ms": round(replica.health.latency_s * 1000, 3),
-                "ejections": replica.health.ejections,
-                "ejected_for_s": round(max(0.0, replica.health.ejected_until - now), 3),
-                "reason": replica.health.reason,
-            }
-            for replica in self.fleet.replicas.values()
-        ]
-        return {
-            "tag": self.fleet.tag,
-            "draining": self.is_draining,
-            "connections": len(self.connections),
-            "lanes": lanes,
-            "replicas": replicas,
-        }
-
-
-async def in_stretches(steps: Generator[None, None, Any]) -> Any:
-    """Runs `steps` to their end, letting requests through in between."""
-    began = time.monotonic()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if time.monotonic() - began > _STRETCH_S:
-            await asyncio.sleep(0)
-            began = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -379,20 +313,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _copies(lane: Lane) -> dict[str, object] | None:
-    """What was copied to a version; None when it never was a shadow."""
-    copies = lane.copies
-    if copies is None:
-        return None
-    return {
-        "being": len(copies.being),
-        "waiting": copies.waiting,
-        "results": copies.results,
-        "drops": copies.drops,
-        "failures": copies.failures,
-    }
 
 
 def _address(server: asyncio.Server) -> str:

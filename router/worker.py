@@ -119,17 +119,20 @@ class _Life:
 
     async def run(self) -> int:
         gateway = self._gateway
+        await gateway.answers.take_over()
         if gateway.config.table_cache:
             await load_cache(gateway)
+        publishing = asyncio.create_task(gateway.answers.publish_now_and_then(), name="accounts")
         source = asyncio.create_task(_follow(gateway), name="tables")
         life = asyncio.create_task(self._serve_until_told(), name="life")
-        await asyncio.wait((source, life), return_when=asyncio.FIRST_COMPLETED)
-        if source.done():
-            source.result()  # it never ends but by a fault of ours: do not serve on without tables in silence
-        source.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await source
-        return await life
+        try:
+            await asyncio.wait((source, publishing, life), return_when=asyncio.FIRST_COMPLETED)
+            for task in (source, publishing):
+                if task.done():  # they never end but by a fault of ours: do not serve on without in silence
+                    task.result()
+            return await life
+        finally:
+            await _cancel(source, publishing)
 
     async def _serve_until_told(self) -> int:
         gateway = self._gateway
@@ -151,6 +154,13 @@ class _Life:
             async with asyncio.timeout(TABLE_WAIT_S):
                 await self._gateway.has_table.wait()
         return self._gateway.has_table.is_set()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def _follow(gateway: Gateway) -> None:

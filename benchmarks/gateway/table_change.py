@@ -23,7 +23,8 @@ from router.contract import Endpoint, ModelRoute, Table, TableDelta, VersionRout
 from router.crew import Crew
 from router.kept import KeptTable
 from router.log import EventLog
-from router.server import Gateway, in_stretches
+from router.server import Gateway
+from router.stretches import in_stretches
 
 
 def model(number: int, concurrency: int = 32) -> ModelRoute:

@@ -14,11 +14,13 @@ from typing import Final, Protocol
 
 from router.contract import VersionRoute
 from router.core import errors
+from router.core.accord import BATCH_S, Accord
 from router.core.balance import Balancer, Replica, balancer, reserve, reserve_for
 from router.core.ejection import is_certain
 from router.core.errors import Refusal
 from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
+from router.core.rows import NO_SLOT, Rows, alone
 from router.core.shadow import Copies, ShadowRule
 from router.core.stats import VersionStats
 from router.core.sticky import Sticky
@@ -62,12 +64,14 @@ class Lane:
     """One version's way from clients to replicas: it lives from table to table, with its counters and its queue."""
 
     __slots__ = (
-        "_able", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_served", "_service_s",
-        "_slots", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats", "sticky",
+        "_able", "_accord", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_rows", "_served",
+        "_service_s", "_slots", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats", "sticky",
         "version", "version_bytes",
     )  # fmt: skip
 
-    def __init__(self, model: str, version: str, below: Callable[[int], int]) -> None:
+    def __init__(self, model: str, version: str, below: Callable[[int], int], rows: Rows | None = None) -> None:
+        self._rows = rows or alone()
+        self._accord = Accord(self._rows)  # with the other processes, if there are any
         self.model = model
         self.version = version
         self.version_bytes = version.encode()  # as it goes into every answer
@@ -111,6 +115,8 @@ class Lane:
             self._refresh(now)
         if self._room.size or self._retries:
             return None
+        if self._rows.others and self._accord.must_yield(now, self._able, now):
+            return None
         return self._reserve((), now, affinity)
 
     def enqueue(self, waiter: Waiter, now: float) -> Refusal | None:
@@ -119,21 +125,26 @@ class Lane:
             self.stats.shed_one("not_ready")
             return errors.not_ready(self.model, self.version, self.route.state)
         gives_way = None
-        if self.queued >= self.route.queue_max:
+        elsewhere = self._accord.queued_elsewhere() if self._rows.others else 0
+        if self.queued + elsewhere >= self.route.queue_max:
             gives_way = self._room.gives_way_to(waiter)
             if gives_way is None:
                 self.stats.shed_one("queue_full")
                 return errors.overloaded(self.model, self.version, self.route.queue_max)
-        wait_s, left_s = self._wait_s(self._room.ahead(waiter)), waiter.deadline - now
+        wait_s, left_s = self._wait_s(self._room.ahead(waiter) + elsewhere), waiter.deadline - now
         if wait_s and (wait_s * MARGIN + self._service_s > left_s or wait_s * 1000 > self.route.queue_timeout_ms):
             self.stats.shed_one("deadline")
             left_s = min(left_s - self._service_s, self.route.queue_timeout_ms / 1000)
             return errors.cannot_make_it(self.model, self.version, wait_s, left_s)
-        self._room.push(waiter)
+        self._room.push(waiter, now)
         if gives_way is not None:
             self._room.remove(gives_way)
             self.stats.shed_one("fair_share")
             gives_way.refuse(errors.gave_way(self.model, self.version, self.route.queue_max))
+        if self._rows.others:
+            # A slot may have been freed by one who did not see this waiter yet.
+            self._publish()
+            self._serve_waiters(now)
         return None
 
     def predicted_wait_s(self, is_batch: bool = False) -> float:
@@ -150,6 +161,7 @@ class Lane:
             self._refresh(now)
         self._retries[waiter] = None
         self._serve_retries(now)
+        self._publish()
 
     def park(self, waiter: Waiter) -> bool:
         """Keeps a request whose replicas all failed it for one that is still to come; False when there is no room.
@@ -159,17 +171,23 @@ class Lane:
         if self.queued >= self.route.queue_max:
             return False
         self._retries[waiter] = None
+        self._publish()
         return True
 
     def leave(self, waiter: Waiter) -> None:
         """Takes a waiter out: its client left or its time is up. Nothing happens when it does not wait."""
         if not self._room.remove(waiter):
             self._retries.pop(waiter, None)
+        self._publish()
 
     def release(self, replica: Replica, now: float) -> None:
         """Gives a slot back; the oldest waiter takes it, unless the replica left the table."""
         replica.in_flight -= 1
         self.in_flight -= 1
+        if self._rows.others:
+            self._accord.publish_load(replica)
+            if not self._room.size:
+                self._accord.pass_on()
         if self._room.size or self._retries:
             if self._is_impaired:
                 self._refresh(now)
@@ -189,6 +207,12 @@ class Lane:
     def release_copy(self, replica: Replica, now: float) -> None:
         self.in_flight += 1
         self.release(replica, now)
+
+    def look(self, now: float) -> None:
+        """Serves who waits by what the other processes have written since."""
+        if self._is_impaired:
+            self._refresh(now)
+        self._serve_waiters(now)
 
     # what was seen of replicas
 
@@ -237,6 +261,13 @@ class Lane:
             for waiter in list(self._room):
                 self._refuse_not_ready(waiter)
 
+    def meet(self, now: float) -> None:
+        """Other processes are there, or gone: tells them who waits here, and looks anew at what there is to share."""
+        if self._accord.slot == NO_SLOT and self._rows.others:
+            self._accord.slot = self._rows.claim(f"version\0{self.model}\0{self.version}")
+        self._refresh(now)
+        self._serve_waiters(now)
+
     # steps
 
     def _reserve(self, tried: Sequence[Replica], now: float, affinity: int | None = None) -> Replica | None:
@@ -247,9 +278,40 @@ class Lane:
             replica = reserve(self._able, self._below, tried)
         else:
             replica = way.reserve(self._able, tried, now)
+        if self._rows.others:
+            replica = self._agree_on(replica, lambda: self._choose(tried, now, affinity))
         if replica is not None:
             self.in_flight += 1
         return replica
+
+    def _choose(self, tried: Sequence[Replica], now: float, affinity: int | None) -> Replica | None:
+        """As `_reserve` does, which every request takes and which therefore spares itself this call."""
+        if affinity is not None:
+            return reserve_for(self._able, affinity)
+        way = self._balancer
+        return reserve(self._able, self._below, tried) if way is None else way.reserve(self._able, tried, now)
+
+    def _agree_on(self, replica: Replica | None, choose: Callable[[], Replica | None]) -> Replica | None:
+        """The replica that the other processes leave room in: `replica` or another choice, counted as it is."""
+        for has_looked in (False, True):
+            while replica is not None and not self._accord.enter(replica):
+                replica = choose()
+            if replica is not None or has_looked or not self._accord.look(self._able):
+                break
+            replica = choose()
+        return replica
+
+    def _must_yield(self, now: float) -> bool:
+        since, is_batch = self._room.turn
+        return self._accord.must_yield(since + BATCH_S if is_batch else since, self._able, now)
+
+    def _publish(self) -> None:
+        """Tells the other processes who waits here."""
+        if not self._rows.others:
+            return
+        since, is_batch = self._room.turn
+        self._accord.publish_queue(self.queued, since + BATCH_S if is_batch else since)
+        self._rows.watch(self, is_waiting=self.queued > 0)
 
     def _eject(self, replica: Replica, reason: str, now: float) -> None:
         """Takes a replica out: never the last one, never more than half of them.
@@ -276,11 +338,11 @@ class Lane:
         for replica in self.replicas:
             share = replica.health.share(now)
             self._is_impaired |= share < 1.0
-            replica.capacity = concurrency if share >= 1.0 else max(1, int(concurrency * share))
+            replica.limit = replica.capacity = concurrency if share >= 1.0 else max(1, int(concurrency * share))
             if share > 0.0:
                 able.append(replica)
         self._able = tuple(able) or self.replicas
-        self._slots = sum(replica.capacity for replica in self._able)
+        self._slots = sum(replica.limit for replica in self._able)
 
     def _wait_s(self, ahead: int) -> float:
         """How long a request with so many before it will wait; 0: too little was seen to say."""
@@ -292,10 +354,13 @@ class Lane:
         """Hands free slots to waiters: retries, then live requests, then batch, each by turns between callers."""
         self._serve_retries(now)
         while self._room.size:
+            if self._rows.others and self._must_yield(now):
+                break
             replica = self._reserve((), now)
             if replica is None:
-                return
+                break
             self._next(now).take_slot(replica)
+        self._publish()
 
     def _next(self, now: float) -> Waiter:
         """Takes out whose turn it is. Under overload the oldest may have less time left than the model takes: it is

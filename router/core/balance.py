@@ -14,6 +14,7 @@ from math import exp, inf
 from typing import Any, Final, Protocol
 
 from router.core.ejection import Health
+from router.core.rows import NO_SLOT
 from router.core.sticky import hash64, mix
 
 # How fast a peak is forgotten: after so many seconds 1/e of it is left. Finagle's default.
@@ -28,14 +29,18 @@ class Replica:
     `pool` belongs to `proto/pool.py`: the core never looks into it.
     """
 
-    __slots__ = ("capacity", "health", "host", "id", "in_flight", "peak", "pool", "port", "retired", "seed")
+    __slots__ = (
+        "capacity", "health", "host", "id", "in_flight", "limit", "peak", "pool", "port", "retired", "seed", "slot",
+    )  # fmt: skip
 
     def __init__(self, id_: str, host: str, port: int) -> None:
         self.id = id_
         self.host = host
         self.port = port
         self.in_flight = 0
-        self.capacity = 1  # most requests in flight now; kept by `admission.py`
+        self.limit = 1  # most requests in flight now, of all processes; kept by `admission.py`
+        self.capacity = 1  # and of this process: what the others leave of it
+        self.slot = NO_SLOT  # its place in the shared page
         self.health = Health()
         self.peak = Peak()
         self.retired = False  # left the table: takes nothing new, finishes what it has

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 
@@ -31,8 +32,8 @@ class WaitingRoom(Generic[W]):
 
     def __init__(self) -> None:
         # An OrderedDict pops its oldest and loses any entry in constant time; a dict slows down as its front empties.
-        self._live: OrderedDict[object, OrderedDict[W, None]] = OrderedDict()
-        self._batch: OrderedDict[object, OrderedDict[W, None]] = OrderedDict()
+        self._live: OrderedDict[object, OrderedDict[W, float]] = OrderedDict()
+        self._batch: OrderedDict[object, OrderedDict[W, float]] = OrderedDict()
         self.size = 0  # an attribute, for every request asks whether anybody waits
 
     @property
@@ -44,12 +45,20 @@ class WaitingRoom(Generic[W]):
             for line in lines.values():
                 yield from line
 
-    def push(self, waiter: W) -> None:
+    @property
+    def turn(self) -> tuple[float, bool]:
+        """Since when the next waits, and whether it is a batch request; (inf, False) when nobody does."""
+        for lines in (self._live, self._batch):
+            for line in lines.values():
+                return next(iter(line.values())), lines is self._batch
+        return inf, False
+
+    def push(self, waiter: W, now: float = 0.0) -> None:
         lines = self._batch if waiter.is_batch else self._live
         line = lines.get(waiter.caller)
         if line is None:
             line = lines[waiter.caller] = OrderedDict()
-        line[waiter] = None
+        line[waiter] = now
         self.size += 1
 
     def pop(self) -> W:

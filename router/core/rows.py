@@ -71,7 +71,7 @@ class Directory(Protocol):
 class Rows:
     """All rows as one process sees them. `others` are those of the other live processes, empty while it is alone."""
 
-    __slots__ = ("_directory", "fence", "others", "own", "waiting", "wake")
+    __slots__ = ("_directory", "_fence", "began_waiting", "others", "own", "waiting", "wake")
 
     def __init__(
         self, directory: Directory, own: Row, wake: Callable[[int], None], fence: Callable[[], object]
@@ -81,8 +81,9 @@ class Rows:
         self.own = own
         self.others: list[Row] = []
         self.wake = wake
-        self.fence = fence
+        self._fence = fence
         self.waiting: set[Any] = set()  # lanes with waiters, while there are others
+        self.began_waiting: Callable[[], object] = lambda: None
 
     def claim(self, name: str) -> int:
         return self._directory.claim(name, self.own.number)
@@ -113,7 +114,15 @@ class Rows:
         if slot >= 0:
             self.own.set_count(slot, count)
             self.own.set_time(slot, time)
-            self.fence()
+            self._fence()
+
+    def watch(self, lane: Any, *, is_waiting: bool) -> None:
+        """Keeps the lanes to be looked at now and then, lest a wake-up that was missed matters."""
+        if not is_waiting:
+            self.waiting.discard(lane)
+        elif lane not in self.waiting:
+            self.waiting.add(lane)
+            self.began_waiting()
 
     def cell(self, name: str) -> tuple[memoryview[float], int]:
         """A number by its name that all processes read and write: (memory, index). Zero at first.

@@ -48,6 +48,10 @@ class Copies:
         self.seconds = Histogram()  # in the replica, until the answer is whole
 
     @property
+    def alive(self) -> int:
+        return len(self.being)
+
+    @property
     def waiting(self) -> int:
         return len(self._waiting)
 

@@ -7,7 +7,8 @@ counts of a version outlive tables, so that a counter never goes back while the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 # Dense from 1 ms to 1 s, where latency objectives lie: neighbours are at most 1.5 apart there, so that a quantile read
 # from the buckets is off by a fifth at most.
@@ -67,3 +68,22 @@ class VersionStats:
 
     def retried(self, reason: str) -> None:
         self.retries[reason] = self.retries.get(reason, 0) + 1
+
+
+def dump(counters: object, names: Iterable[str]) -> dict[str, Any]:
+    """The counters of an object by their names, in plain values, for another process to `add`."""
+    values = ((name, getattr(counters, name)) for name in names)
+    return {name: [of.counts, of.total_s] if isinstance(of, Histogram) else of for name, of in values}
+
+
+def add(counters: object, dumped: Mapping[str, Any]) -> None:
+    """Adds what another process, perhaps of another release, has counted: what only it knows is left out."""
+    for name, theirs in dumped.items():
+        mine = getattr(counters, name, None)
+        if isinstance(mine, Histogram):
+            mine.counts = [a + b for a, b in zip(mine.counts, theirs[0], strict=True)]
+            mine.total_s += theirs[1]
+        elif isinstance(mine, dict):
+            setattr(counters, name, {key: mine.get(key, 0) + theirs.get(key, 0) for key in {**mine, **theirs}})
+        elif isinstance(mine, int):
+            setattr(counters, name, mine + theirs)

@@ -18,6 +18,7 @@ from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
 from router.core.rate import Place, RateGate, gate_for, private_place
+from router.core.rows import NO_SLOT, Rows, alone
 from router.core.shadow import ShadowRule
 from router.core.split import Split
 from router.core.sticky import Shares, Sticky
@@ -88,6 +89,7 @@ class Fleet:
         opened: Callable[[Replica], None],
         closed: Callable[[Replica], None],
         place: Place = private_place,
+        rows: Rows | None = None,
     ) -> None:
         self.tag = ""
         self.cluster = ""
@@ -95,6 +97,7 @@ class Fleet:
         self.replicas: dict[ReplicaKey, Replica] = {}
         self.lanes: dict[tuple[str, str], Lane] = {}
         self._below = below
+        self._rows = rows or alone()
         self._opened = opened
         self._closed = closed
         self._place = place
@@ -127,7 +130,18 @@ class Fleet:
         """Forgets a replica that left the table once nothing is in it. To be called when a request left it."""
         if replica.retired and not replica.in_flight:
             self.replicas.pop((replica.id, replica.host, replica.port), None)
+            self._rows.free(replica.slot)
             self._closed(replica)
+
+    def meet(self, clock: Callable[[], float]) -> Generator[None, None, None]:
+        """Other processes of the gateway are there, or gone. Run it to its end; what requests do meanwhile is right."""
+        for replica in list(self.replicas.values()):
+            if self._rows.others:
+                self._share(replica)
+                yield
+        for lane in list(self.lanes.values()):
+            lane.meet(clock())
+            yield
 
     def in_flight(self) -> dict[str, int]:
         """The requests now inside each replica that has any."""
@@ -187,17 +201,26 @@ class Fleet:
                     replica.retired = True
                     self.settle(replica)
 
+    def _share(self, replica: Replica) -> None:
+        if replica.slot == NO_SLOT:
+            replica.slot = self._rows.claim(f"replica\0{replica.id}\0{replica.host}\0{replica.port}")
+        self._rows.publish(replica.slot, replica.in_flight)
+
     def _lane(self, model: str, version: str) -> Lane:
         key = (model, version)
         lane = self.lanes.get(key)
         if lane is None:
-            lane = self.lanes[key] = Lane(model, version, self._below)
+            lane = self.lanes[key] = Lane(model, version, self._below, self._rows)
+            if self._rows.others:
+                lane.meet(0.0)
         return lane
 
     def _replica(self, key: ReplicaKey) -> Replica:
         replica = self.replicas.get(key)
         if replica is None:
             replica = self.replicas[key] = Replica(*key)
+            if self._rows.others:
+                self._share(replica)
             self._opened(replica)
         replica.retired = False
         return replica

@@ -1,17 +1,19 @@
 """The private port: metrics, health, report and state, for the control plane, Prometheus and people.
 
-GET only, small answers, one request at a time. It must never be reachable from where clients are.
+GET only, one request at a time. `answers.py` says what. It must never be reachable from where clients are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from router.core import errors, framing
 from router.core.errors import ProtocolError, Refusal
+from router.core.framing import RequestHead
 from router.core.rewrite import refusal_response
 from router.proto.timers import Alarm
 
@@ -29,6 +31,8 @@ class AdminConnection(asyncio.Protocol):
         self._gateway = gateway
         self._transport: asyncio.Transport = cast(Any, None)
         self._buffer = b""
+        self._answering: asyncio.Task[None] | None = None
+        self._is_fresh = True  # it asked nothing yet
         self.deadline = inf
         self.alarm_due = inf
         self.alarm: Alarm | None = None
@@ -41,22 +45,37 @@ class AdminConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._gateway.admin_connections.discard(self)
         self._gateway.timers.forget(self)
+        if self._answering is not None:
+            self._answering.cancel()
 
     def on_deadline(self, now: float) -> None:  # noqa: ARG002
         self._transport.abort()
+
+    @property
+    def is_expected(self) -> bool:
+        """An answer is on its way, or a question may be: whoever connects is about to ask."""
+        return self._is_fresh or self._answering is not None
 
     def close(self) -> None:
         self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0 and not self._transport.is_closing():
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Works on the next request, if it is here and none is being answered."""
+        end = self._buffer.find(b"\r\n\r\n")
+        if self._answering is not None or self._transport.is_closing():
+            return
+        if end >= 0:
             raw, self._buffer = self._buffer[: end + 2], self._buffer[end + 4 :]
-            self._answer(raw)
-        if len(self._buffer) > _HEAD_BYTES:
+            self._read(raw)
+        elif len(self._buffer) > _HEAD_BYTES:
             self._refuse(errors.too_large(431, "the request's head is too long", _HEAD_BYTES))
 
-    def _answer(self, raw: bytes) -> None:
+    def _read(self, raw: bytes) -> None:
+        self._is_fresh = False
         self._stay()
         try:
             head = framing.parse_request(raw, 100)
@@ -66,17 +85,32 @@ class AdminConnection(asyncio.Protocol):
         if head.method not in (b"GET", b"HEAD") or head.content_length or head.chunked:
             self._refuse(Refusal(405, "NOT_SUPPORTED", "this port answers GET without a body"))
             return
-        found = self._gateway.answer_admin(head.path)
+        self._answering = asyncio.create_task(self._answer(head), name="admin answer")
+
+    async def _answer(self, head: RequestHead) -> None:
+        found = await self._gateway.answers.answer(head.path)
+        self._answering = None
+        if self._transport.is_closing():
+            return
         if found is None:
             self._refuse(Refusal(404, "NOT_FOUND", "this port serves /metrics, /healthz, /report and /debug/state"))
             return
-        kind, body = found
+        status, kind, body = found
         keep_alive = head.keep_alive and not self._gateway.is_draining
         self._transport.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (kind, len(body), b"" if keep_alive else b"connection: close\r\n", _shown(head.method, body))
+            b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (
+                status,
+                HTTPStatus(status).phrase.encode(),
+                kind,
+                len(body),
+                b"" if keep_alive else b"connection: close\r\n",
+                b"" if head.method == b"HEAD" else body,
+            )
         )
-        if not keep_alive:
+        if keep_alive:
+            self._go_on()
+        else:
             self._transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -87,7 +121,3 @@ class AdminConnection(asyncio.Protocol):
         self.deadline = time.monotonic() + _IDLE_S
         if self.deadline < self.alarm_due:
             self._gateway.timers.watch(self)
-
-
-def _shown(method: bytes, body: bytes) -> bytes:
-    return b"" if method == b"HEAD" else body

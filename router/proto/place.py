@@ -150,6 +150,8 @@ class Place:
         if refusal is not None:
             self.refuse(refusal)
             return
+        if self._phase != QUEUED:  # a slot came free in another process meanwhile
+            return
         self.queue_deadline = min(self.deadline, now + self._lane.route.queue_timeout_ms / 1000)
         self._client.set_deadline(self.queue_deadline)
 

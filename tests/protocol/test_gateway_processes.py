@@ -69,6 +69,205 @@ class Load:
         await asyncio.gather(*self._tasks)
 
 
+async def process_of(client: Client) -> str:
+    """Which process holds the connection: request ids begin alike in one process."""
+    return (await client.ask("/v2", method="GET")).field("x-request-id").partition("-")[0]
+
+
+async def in_two_processes(gateway: RunningGateway) -> tuple[Client, Client]:
+    """A connection to each of two processes."""
+    first = await gateway.connect()
+    name = await process_of(first)
+    while await process_of(second := await gateway.connect()) == name:
+        second.leave()
+    return first, second
+
+
+class Gate:
+    """A replica's script that lets one request after the other go, and remembers how many were inside at once."""
+
+    def __init__(self) -> None:
+        self.inside: list[Call] = []
+        self.most = 0
+        self.order: list[str] = []
+
+    async def __call__(self, call: Call) -> None:
+        self.inside.append(call)
+        self.order.append(call.target.decode())
+        self.most = max(self.most, len(self.inside))
+        await call.completed.wait()
+
+    def let_one_go(self) -> None:
+        self.inside.pop(0).answer()
+
+
+class TestReplicas:
+    async def test_never_get_more_than_their_concurrency_from_all_processes(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        inside, seen = 0, []
+
+        async def count(call: Call) -> None:
+            nonlocal inside
+            inside += 1
+            seen.append(inside)
+            await call.completed.wait()
+            await asyncio.sleep(0.001)
+            inside -= 1
+            call.answer()
+
+        replica.script = count
+        gateway.route(m=model(replica, concurrency=3))
+        await gateway.start(processes=2)
+        clients = [await gateway.connect() for _ in range(16)]
+        assert len({await process_of(client) for client in clients}) == 2
+
+        async def ask(client: Client) -> None:
+            for _ in range(40):
+                assert (await client.ask()).status == 200
+
+        await asyncio.gather(*(ask(client) for client in clients))
+
+        assert len(seen) == 640
+        assert max(seen) == 3
+
+    async def test_are_given_to_waiters_of_all_processes_in_the_order_they_came(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        replica.script = gate = Gate()
+        gateway.route(m=model(replica, concurrency=1))
+        await gateway.start(processes=2)
+        pairs = [await in_two_processes(gateway) for _ in range(4)]
+        clients = [client for pair in pairs for client in pair]
+        for number, client in enumerate(clients):
+            client.request(f"/models/m/{number}")
+            if number:
+                await gateway.eventually("it waits", lambda report, n=number: sum(report["queued"].values()) == n)
+            else:
+                await until(lambda: gate.inside)
+
+        for number, client in enumerate(clients):
+            await until(lambda number=number: len(gate.order) == number + 1, "the next one's turn")
+            gate.let_one_go()
+            assert (await client.answer()).status == 200
+
+        assert gate.order == [f"/models/m/{number}" for number in range(8)]
+        assert gate.most == 1
+
+    async def test_are_free_again_when_the_process_that_used_them_is_killed(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        replica.script = gate = Gate()
+        gateway.route(m=model(replica, concurrency=1))
+        await gateway.start(processes=2)
+        victims, others = await in_two_processes(gateway)
+        victims.request()
+        await until(lambda: gate.inside)
+        others.request()
+        await gateway.eventually("one waits", lambda report: sum(report["queued"].values()) == 1)
+
+        os.kill(await pid_holding(gateway, "in_flight"), signal.SIGKILL)
+        await until(lambda: len(gate.inside) == 2, "the waiter's turn")
+        gate.inside[1].answer(b"late")
+
+        assert (await others.answer()).body == b"late"
+        report = await gateway.eventually("nothing is inside", lambda report: not report["in_flight"])
+        assert report["queued"] == {}
+
+
+class TestQueue:
+    async def test_is_bounded_for_all_processes_together(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        replica.script = gate = Gate()
+        gateway.route(m=model(replica, concurrency=1, queue_max=2))
+        await gateway.start(processes=2)
+        pairs = [await in_two_processes(gateway) for _ in range(2)]
+        clients = [client for pair in pairs for client in pair]
+        clients[0].request()
+        await until(lambda: gate.inside)
+        for number, client in enumerate(clients[1:3], 1):
+            client.request()
+            await gateway.eventually("it waits", lambda report, n=number: sum(report["queued"].values()) == n)
+
+        refused = [await client.ask() for client in await in_two_processes(gateway)]
+
+        assert [answer.code for answer in refused] == ["OVERLOADED", "OVERLOADED"]
+
+
+class TestMetrics:
+    SAMPLE = 'modelfleet_requests_total{model="m",version="1",code="200"}'
+
+    async def test_of_any_process_are_those_of_all(self, gateway: RunningGateway) -> None:
+        await gateway.start(processes=2)
+        for client in await in_two_processes(gateway):
+            for _ in range(5):
+                await client.ask()
+            await client.ask("/v2/models/unknown/infer")
+
+        texts = [await metrics(client) for client in await gateway.connect_to_each(2)]
+
+        assert [value(text, self.SAMPLE) for text in texts] == [10, 10]
+        count = 'modelfleet_request_seconds_count{model="m",version="1"}'
+        assert [value(text, count) for text in texts] == [10, 10]
+        unrouted = 'modelfleet_requests_total{model="",version="",code="404"}'
+        assert [value(text, unrouted) for text in texts] == [2, 2]
+        assert [value(text, "modelfleet_gateway_processes") for text in texts] == [2, 2]
+
+    async def test_do_not_go_back_when_a_process_is_killed(self, gateway: RunningGateway) -> None:
+        await gateway.start(processes=2)
+        for client in await in_two_processes(gateway):
+            for _ in range(5):
+                await client.ask()
+        before = await gateway.metric(self.SAMPLE)  # has all write down what they counted
+        victim = gateway.workers[0].pid
+
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: victim not in (alive := [w.pid for w in gateway.workers]) and len(alive) == 2, within_s=20)
+        clients = await gateway.connect_to_each(2)
+        await gateway.ask()
+
+        assert before == 10
+        assert [value(await metrics(client), self.SAMPLE) for client in clients] == [11, 11]
+
+    async def test_do_not_go_back_in_a_hot_restart(self, gateway: RunningGateway) -> None:
+        await gateway.start(processes=2)
+        for expected in (1, 2, 3):
+            await gateway.ask()
+            await gateway.restart()
+
+            assert await gateway.metric(self.SAMPLE) == expected
+
+
+class TestReport:
+    async def test_names_a_table_once_every_process_has_applied_it(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        """The control plane stops a replica on the strength of it."""
+        await gateway.start(processes=2)
+        await gateway.eventually("the first table is in force", lambda report: report["tag"] == "e:1")
+        stuck = gateway.workers[0]
+        client = (await gateway.connect_to_each(2))[0]
+        state = (await client.ask("/debug/state", method="GET")).json
+        stuck = next(worker for worker in gateway.workers if worker.pid != state["process"])
+
+        stuck.suspend()
+        gateway.route(m=model(replica, concurrency=7))
+        await until(lambda: gateway.event("table applied", tag="e:2"), "the other applied it")
+        answer = await client.ask("/report", method="GET")
+        stuck.resume()
+
+        assert (answer.status, answer.code) == (503, "UNKNOWN")
+        await gateway.eventually("both applied it", lambda report: report["tag"] == "e:2")
+
+    async def test_is_the_supervisors(self, gateway: RunningGateway) -> None:
+        await gateway.start(processes=2)
+
+        reports = [(await c.ask("/report", method="GET")).json for c in await gateway.connect_to_each(2)]
+
+        assert [report["pid"] for report in reports] == [gateway.pid, gateway.pid]
+
+
 class TestHotRestart:
     @pytest.mark.parametrize("processes", [1, 2])
     async def test_loses_no_request_under_load(self, gateway: RunningGateway, processes: int) -> None:
@@ -215,6 +414,24 @@ class TestEnds:
         gateway.signal(signal.SIGTERM)
 
         assert await gateway.exit_code() == 0
+
+
+async def metrics(client: Client) -> str:
+    return (await client.ask("/metrics", method="GET")).body.decode()
+
+
+def value(text: str, sample: str) -> float:
+    return next(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample + " "))
+
+
+async def pid_holding(gateway: RunningGateway, what: str) -> int:
+    """The process that has something of this kind now."""
+    for client in await gateway.connect_to_each(2):
+        state = (await client.ask("/debug/state", method="GET")).json
+        found = [each for each in state["processes"] if each[what]]
+        if found:
+            return int(found[0]["pid"])
+    raise AssertionError(what)
 
 
 async def answer_or_none(client: Client) -> int | None:

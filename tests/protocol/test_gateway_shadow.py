@@ -430,7 +430,7 @@ class TestBounds:
         await until(lambda: shadow.calls)
 
         assert (gateway.in_flight, gateway.queued) == (0, 0)
-        assert gateway.gateway.report().in_flight == {f"s{shadow.port}": 1}
+        assert (await gateway.admin("/report")).json["in_flight"] == {f"s{shadow.port}": 1}
         await gateway.table(m=ModelRoute(model(replica, shadow).versions, {"1": 1}))
         shadow.calls[0].answer()
 
