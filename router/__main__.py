@@ -103,6 +103,7 @@ def _alone(flags: argparse.Namespace) -> Config:
         limits=limits,
         log_file=flags.log_file,
         access_log=flags.access_log,
+        auth=flags.auth,
         tls=_tls(flags),
     )
     check(config, "command line")
@@ -154,6 +155,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-file", default="", metavar="FILE", help="JSON events; default: standard error")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line a request; default: none")
+    parser.add_argument(
+        "--auth", choices=("off", "required"), default="off",
+        help="required: every request to a model needs a key of the table; a must on a host that others reach",
+    )  # fmt: skip
     tls = parser.add_argument_group("TLS of the public port, in PEM files that are read again when they change")
     tls.add_argument("--tls-certificate", default="", metavar="FILE", help="the chain, the server's own first")
     tls.add_argument("--tls-key", default="", metavar="FILE", help="its key, without a password")

@@ -35,6 +35,9 @@ class TestReadConfig:
             ({"table_file": "x"}, "exactly one of control_url and table_file"),
             ({"token_file": ""}, "token_file is missing"),
             ({"control_url": "ftp://x"}, "is not an http:// or https:// URL"),
+            ({"auth": "sometimes"}, "`$.auth`"),
+            ({"host": "0.0.0.0"}, "auth: 'off' on host '0.0.0.0'"),
+            ({"host": "gateway.example"}, "set auth to required, or host to 127.0.0.1"),
             ({"limits": {"head_bytes": 2048, "target_bytes": 4096}}, "4096 is above head_bytes (2048)"),
         ],
     )
@@ -44,6 +47,13 @@ class TestReadConfig:
 
         assert str(tmp_path / "config.json") in str(caught.value)
         assert sentence in str(caught.value)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+    def test_lets_loopback_do_without_keys(self, tmp_path: Path, host: str) -> None:
+        assert read(tmp_path, {**GOOD, "host": host}).auth == "off"
+
+    def test_lets_others_in_with_keys(self, tmp_path: Path) -> None:
+        assert read(tmp_path, {**GOOD, "host": "0.0.0.0", "auth": "required"}).host == "0.0.0.0"
 
     def test_says_that_the_file_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such file"):
