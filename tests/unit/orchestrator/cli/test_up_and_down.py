@@ -84,6 +84,20 @@ class TestSamplePredictions:
         (tensor,) = json.loads(gateway.requests[-1][3])["inputs"]
         assert tensor == {"name": "x", "datatype": "FP64", "shape": [1, 4], "data": [0.0, 0.0, 0.0, 0.0]}
 
+    def test_says_how_to_make_a_key_where_the_gateway_wants_one(
+        self, api: FakeAdminApi, world: World, run: Run, manifest: Path
+    ) -> None:
+        world.models = [iris(), iris(name="other")]
+
+        with FakeGateway(lambda *_: (401, {}, b'{"error": "no key", "code": "UNAUTHENTICATED"}')) as gateway:
+            world.gateway_url = gateway.url
+            result = run("up")
+
+        assert result.exit_code == 0
+        assert "export MODELFLEET_API_KEY=$(modelfleet keys create NAME -q)" in result.stdout
+        assert api.asked("POST", "/keys") == []
+        assert len(gateway.requests) == 1
+
     def test_that_fails_is_told_and_stops_nothing(
         self, api: FakeAdminApi, world: World, run: Run, manifest: Path
     ) -> None:
