@@ -262,6 +262,8 @@ class Exchange(Place):
         lane = self._lane
         lane.stats.served(self.status, now - self._arrived, now - self._sent_at)
         lane.served(now - self._slot_at)
+        if self.caller is not None:
+            self._give_key_back(self.caller, self.status)
         self._give_back(now)
         self._client.answered(now)
 
@@ -297,5 +299,9 @@ class Exchange(Place):
         self.status = status
         self._lane.stats.answered(status, now - self._arrived)
         if self.caller is not None:
-            self.caller.leave(status)
-            self.caller = None  # once, even if a fault ends it a second time
+            self._give_key_back(self.caller, status)
+
+    def _give_key_back(self, caller: Caller, status: int) -> None:
+        """Once, even if a fault ends the request a second time."""
+        self.caller = None
+        caller.leave(status)
