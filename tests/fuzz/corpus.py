@@ -34,7 +34,7 @@ def seeds(target: str) -> list[bytes]:
     """Where fuzzing begins."""
     requests = [payload.raw for payload in smuggling.payloads()]
     answers = [answer.raw for answer in splitting.answers()]
-    made = {
+    made: dict[str, list[bytes]] = {
         "client": requests,
         "replica": answers,
         "chunks": [body for _, body in chunk_bodies(b"")],
