@@ -13,10 +13,24 @@ import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from math import log
-from typing import Final
+from typing import Final, Protocol
+
+from router.core.errors import Refusal
+from router.core.keys import Caller
 
 _MASK: Final = (1 << 64) - 1
-_CREDENTIAL: Final = rb"authorization|x-api-key"
+
+
+class Asked(Protocol):
+    """A request, as far as it says who asks."""
+
+    @property
+    def raw(self) -> bytes:
+        """Its head, checked: lines that end with CRLF, the request line first."""
+
+    @property
+    def caller(self) -> Caller | Refusal | None:
+        """The API key that it came with."""
 
 
 class Sticky:
@@ -27,15 +41,17 @@ class Sticky:
     def __init__(self, word: str) -> None:
         kind, _, name = word.partition(":")
         escaped = re.escape(name.encode())
+        self._find: Callable[[bytes], list[bytes]] | None = None  # None: by the key
         if kind == "cookie":  # the first of that name, as servers read it
-            pattern = rb"\r\n(?i:cookie):(?:[^;\r]*+;)*?[ \t]*+" + escaped + rb"=([^;\r]*)"
-        else:
-            pattern = rb"\r\n(?i:" + (escaped if kind == "header" else _CREDENTIAL) + rb"):([^\r]*)"
-        self._find = re.compile(pattern).findall
+            self._find = re.compile(rb"\r\n(?i:cookie):(?:[^;\r]*+;)*?[ \t]*+" + escaped + rb"=([^;\r]*)").findall
+        elif kind == "header":
+            self._find = re.compile(rb"\r\n(?i:" + escaped + rb"):([^\r]*)").findall
 
-    def affinity(self, head: bytes) -> int | None:
-        """A hash of the caller whose request has this head; None when it does not say who it is."""
-        values = [value for value in map(bytes.strip, self._find(head)) if value]
+    def affinity(self, asked: Asked) -> int | None:
+        """A hash of the caller; None when the request does not say who it is."""
+        if self._find is None:
+            return hash64(asked.caller.id.encode()) if isinstance(asked.caller, Caller) else None
+        values = [value for value in map(bytes.strip, self._find(asked.raw)) if value]
         return hash64(b",".join(values)) if values else None
 
 

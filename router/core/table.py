@@ -21,7 +21,7 @@ from router.core.rate import Place, RateGate, gate_for, private_place
 from router.core.rows import NO_SLOT, Rows, alone
 from router.core.shadow import ShadowRule
 from router.core.split import Split
-from router.core.sticky import Shares, Sticky
+from router.core.sticky import Asked, Shares, Sticky
 from router.core.target import Target
 
 _MODELS_PER_STEP: Final = 32
@@ -45,15 +45,15 @@ class Model:
         self.sticky = Sticky(route.sticky) if route.sticky else None
         self.shares = Shares(name, route.weights if route.sticky else {})
 
-    def resolve(self, version: str, label: str, head: bytes) -> Lane | Refusal:
-        """The lane for a pinned version, a label, or, with neither, by weight: of the request whose head this is."""
+    def resolve(self, version: str, label: str, asked: Asked) -> Lane | Refusal:
+        """The lane for a pinned version, a label, or, with neither, by weight."""
         if version:
             # A pin may name a label too: clients that can say but one word use it for both.
             lane = self.lanes.get(version) or self.labels.get(version)
             return lane or errors.version_not_found(self.name, version, self.lanes)
         if label:
             return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
-        chosen = self.split.only if self.split.only is not None else self._choose(head)
+        chosen = self.split.only if self.split.only is not None else self._choose(asked)
         if not chosen:
             return errors.takes_no_traffic(self.name, self.lanes)
         return self.lanes[chosen]
@@ -70,8 +70,8 @@ class Model:
         for each in self.lanes.values():
             each.shadow = self.shadow if each is not lane else None
 
-    def _choose(self, head: bytes) -> str:
-        affinity = self.sticky.affinity(head) if self.sticky is not None else None
+    def _choose(self, asked: Asked) -> str:
+        affinity = self.sticky.affinity(asked) if self.sticky is not None else None
         if affinity is None:
             return self.split.pick(self._may_take)
         return self.shares.pick(affinity, self._may_take)
@@ -103,12 +103,12 @@ class Fleet:
         self._place = place
         self.limited: set[str] = set()  # the models with a rate limit
 
-    def resolve(self, target: Target, pin: str, head: bytes) -> Lane | Refusal:
+    def resolve(self, target: Target, pin: str, asked: Asked) -> Lane | Refusal:
         """The lane that a request takes. `pin` is the `x-model-version` field; the path goes before it."""
         model = self.models.get(target.model)
         if model is None:
             return errors.model_not_found(target.model, self.models) if self.tag else errors.no_table()
-        return model.resolve(target.version or ("" if target.label else pin), target.label, head)
+        return model.resolve(target.version or ("" if target.label else pin), target.label, asked)
 
     def apply(self, table: contract.Table, clock: Callable[[], float]) -> Generator[None, None, None]:
         """Puts a checked table in force, model by model; `tag` changes with the last step. Run it to its end."""

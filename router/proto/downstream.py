@@ -276,7 +276,7 @@ class ClientConnection(Answering, asyncio.Protocol):
             found: Lane | Refusal = target
         else:
             # Never one of the gateway's own: those are answered before.
-            found = self._gateway.fleet.resolve(target, request.pin, request.raw)  # type: ignore[arg-type]
+            found = self._gateway.fleet.resolve(target, request.pin, request)  # type: ignore[arg-type]
         if isinstance(found, Lane):
             if found.replicas or not request.is_readiness:
                 if request.caller is not None:

@@ -141,7 +141,7 @@ class Place:
     def _admit(self, now: float) -> None:
         self._queued_at = now
         lane = self._lane
-        affinity = None if lane.sticky is None else lane.sticky.affinity(self._request.raw)
+        affinity = None if lane.sticky is None else lane.sticky.affinity(self._request)
         replica = lane.reserve(now, affinity)
         if replica is not None:
             self._take_slot(replica, now)

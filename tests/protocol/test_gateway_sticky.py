@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 
 import pytest
 
-from router.contract import Endpoint, ModelRoute, VersionRoute
+from router.contract import ApiKey, Endpoint, ModelRoute, Table, VersionRoute
 from tests.fakes.gateway import GatewayUnderTest, until
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
@@ -34,7 +35,7 @@ async def version_of(gateway: GatewayUnderTest, line: str) -> str:
 class TestVersions:
     @pytest.mark.parametrize(
         ("sticky", "line"),
-        [("header:x-user", "X-User: {}"), ("cookie:sid", "cookie: a=b; sid={}"), ("key", "authorization: Bearer {}")],
+        [("header:x-user", "X-User: {}"), ("cookie:sid", "cookie: a=b; sid={}")],
     )
     async def test_keeps_a_caller_at_its_version(
         self, gateway: GatewayUnderTest, replica: ScriptedReplica, sticky: str, line: str
@@ -44,6 +45,20 @@ class TestVersions:
 
             first = [await version_of(gateway, line.format(caller)) for caller in CALLERS]
             again = [await version_of(gateway, line.format(caller)) for caller in CALLERS]
+
+        assert first == again
+        assert {"1", "2"} == set(first)
+
+    async def test_keeps_an_api_key_at_its_version_whichever_field_it_comes_in(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        keys = {f"k{number}": ApiKey(hashlib.sha256(b"secret-%d" % number).hexdigest()) for number in range(10)}
+        async with ScriptedReplica() as new:
+            model = two_versions(replica, new, 50, 50, sticky="key")
+            await gateway.gateway.apply(Table("keys", 1, "c", {"m": model}, keys))
+
+            lines = ("authorization: Bearer secret-{}", "x-api-key: secret-{}")
+            first, again = [[await version_of(gateway, line.format(number)) for number in range(10)] for line in lines]
 
         assert first == again
         assert {"1", "2"} == set(first)

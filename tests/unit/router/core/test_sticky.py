@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.core.errors import Refusal
+from router.core.keys import Caller
 from router.core.sticky import Shares, Sticky, hash64, mix
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 100), min_size=1)
 CALLERS = st.integers(0, 2**64 - 1)
 
 
-def head(*lines: str) -> bytes:
-    return "\r\n".join(["POST /v2/models/m/infer HTTP/1.1", "host: h", *lines, ""]).encode("latin-1")
+@dataclass(frozen=True)
+class Request:
+    """As much of a request as says who asks."""
+
+    raw: bytes
+    caller: Caller | Refusal | None = None
+
+
+def asked(*lines: str, caller: Caller | Refusal | None = None) -> Request:
+    return Request("\r\n".join(["POST /v2/models/m/infer HTTP/1.1", "host: h", *lines, ""]).encode("latin-1"), caller)
 
 
 def everyone(version: str) -> bool:
@@ -40,16 +51,20 @@ class TestAffinity:
             ("cookie:session", "cookie: mysession=s1; Session=s2; a=session=s3", None),
             ("cookie:session", "cookie: session=", None),
             ("cookie:session", "session: s1", None),
-            ("key", "authorization: Bearer k", b"Bearer k"),
-            ("key", "X-API-Key: k", b"k"),
-            ("key", "x-user: ann", None),
         ],
     )
     def test_is_that_of_the_caller_named(self, word: str, line: str, caller: bytes | None) -> None:
         expected = None if caller is None else hash64(caller)
 
-        assert Sticky(word).affinity(head(line)) == expected
-        assert Sticky(word).affinity(head("a: b", line, "accept: */*")) == expected
+        assert Sticky(word).affinity(asked(line)) == expected
+        assert Sticky(word).affinity(asked("a: b", line, "accept: */*")) == expected
+
+    @pytest.mark.parametrize(
+        ("caller", "expected"),
+        [(Caller("k1"), hash64(b"k1")), (None, None), (Refusal(401, "UNAUTHENTICATED", "no"), None)],
+    )
+    def test_is_that_of_the_key(self, caller: Caller | Refusal | None, expected: int | None) -> None:
+        assert Sticky("key").affinity(asked("authorization: Bearer k", caller=caller)) == expected
 
     @given(st.text("=; \tabx", max_size=60))
     def test_reads_a_cookie_as_splitting_at_semicolons_does(self, line: str) -> None:
@@ -57,7 +72,7 @@ class TestAffinity:
         values = [value.strip() for name, mark, value in pairs if mark and name == "ab"][:1]
 
         expected = hash64(values[0].encode()) if values and values[0] else None
-        assert Sticky("cookie:ab").affinity(head(f"cookie: {line}")) == expected
+        assert Sticky("cookie:ab").affinity(asked(f"cookie: {line}")) == expected
 
     def test_is_the_same_in_every_process(self) -> None:
         """Two gateways, and one after its restart, must agree: these numbers may never change by accident."""

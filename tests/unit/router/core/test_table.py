@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import pytest
 
@@ -10,6 +11,7 @@ from router.contract import Endpoint, ModelRoute, Table, VersionRoute
 from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
+from router.core.keys import Caller
 from router.core.table import Fleet
 from router.core.target import Target
 
@@ -23,6 +25,17 @@ def table(revision: int = 1, **models: ModelRoute) -> Table:
 
 
 IRIS = ModelRoute({"1": version("a"), "2": version("b")}, {"1": 1}, {"stable": "1", "new": "2"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """As much of a request as says who asks."""
+
+    raw: bytes = b""
+    caller: Caller | None = None
+
+
+ASKED = Request()
 
 
 class Pools:
@@ -54,18 +67,14 @@ def apply(fleet: Fleet, new: Table) -> None:
         pass
 
 
-def resolved(
-    fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris", head: bytes = b""
-) -> Lane:
-    found = fleet.resolve(Target(model, version, label, b""), pin, head)
+def resolved(fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris") -> Lane:
+    found = fleet.resolve(Target(model, version, label, b""), pin, ASKED)
     assert isinstance(found, Lane)
     return found
 
 
-def refused(
-    fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris", head: bytes = b""
-) -> Refusal:
-    found = fleet.resolve(Target(model, version, label, b""), pin, head)
+def refused(fleet: Fleet, version: str = "", label: str = "", pin: str = "", model: str = "iris") -> Refusal:
+    found = fleet.resolve(Target(model, version, label, b""), pin, ASKED)
     assert isinstance(found, Refusal)
     return found
 
