@@ -29,6 +29,7 @@ STATUS_TEXT = {
     414: b"URI Too Long",
     417: b"Expectation Failed",
     429: b"Too Many Requests",
+    426: b"Upgrade Required",
     431: b"Request Header Fields Too Large",
     499: b"Client Closed Request",
     500: b"Internal Server Error",
@@ -159,6 +160,16 @@ def connections_of_address_taken(origin: str, limit: int) -> Refusal:
 
 def plain_http() -> Refusal:
     return Refusal(400, "BAD_REQUEST", "this port speaks TLS; ask it with https:// instead of http://")
+
+
+def no_websocket(model: str, version: str) -> Refusal:
+    text = f"upgrade to websocket: model {model!r} version {version!r} is not set to take it; "
+    return Refusal(501, "NOT_SUPPORTED", text + "use a streamed answer, or set `websocket: true` for the version")
+
+
+def no_websocket_path() -> Refusal:
+    text = "upgrade to websocket: only /models/MODEL/… carries it; use a streamed answer here"
+    return Refusal(501, "NOT_SUPPORTED", text)
 
 
 def queue_timeout(model: str, version: str, waited_s: float) -> Refusal:

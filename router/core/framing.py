@@ -59,7 +59,7 @@ _READ_IN_REQUESTS: Final = frozenset(
     b"host content-length transfer-encoding connection expect upgrade x-request-id x-request-timeout-ms "
     b"x-model-version x-modelfleet-shadow x-priority x-forwarded-for x-forwarded-proto traceparent".split()
 )
-_NOTED: Final = frozenset(b"authorization x-api-key".split())
+_NOTED: Final = frozenset(b"authorization x-api-key sec-websocket-key sec-websocket-version".split())
 _READ_IN_RESPONSES: Final = frozenset(
     b"content-length transfer-encoding connection upgrade x-request-id x-model-version".split()
 )
@@ -92,6 +92,7 @@ class ResponseHead:
     content_length: int
     chunked: bool
     keep_alive: bool
+    upgrade: bytes = b""  # of a 101: the protocol that it switches to
 
 
 def parse_request(raw: bytes, max_fields: int) -> RequestHead:
@@ -133,7 +134,7 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
     status = int(status_text)
     if status < 200:
         _check_interim(status, minor, read)
-        return ResponseHead(status, reason or b"", fields, 0, False, True)
+        return ResponseHead(status, reason or b"", fields, 0, False, True, _upgrade(read))
     is_chunked = _is_chunked(read, int(minor))
     length = -1 if is_chunked else _length(read, -1)
     has_no_body = status in (204, 304)
@@ -143,6 +144,11 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
         length, is_chunked = 0, False
     alive = _keeps_alive(read.get(b"connection", b"").lower(), int(minor))
     return ResponseHead(status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0))
+
+
+def _upgrade(read: dict[bytes, bytes]) -> bytes:
+    options = [token.strip(b" \t") for token in read.get(b"connection", b"").lower().split(b",")]
+    return read.get(b"upgrade", b"") if b"upgrade" in options else b""
 
 
 def _check_interim(status: int, minor: bytes, read: dict[bytes, bytes]) -> None:

@@ -61,6 +61,19 @@ def request(
     )  # fmt: skip
 
 
+def upgrade_suffix(request_id: bytes, traceparent: bytes) -> bytes:
+    """Of a request for a WebSocket; its deadline ends with the handshake, so the replica is told none."""
+    return b"x-request-id: %b\r\ntraceparent: %b\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" % (
+        request_id, traceparent,
+    )  # fmt: skip
+
+
+def switched(head: ResponseHead, request_id: bytes, version: bytes) -> bytes:
+    """A 101, rebuilt."""
+    own = b"x-request-id: %b\r\nx-model-version: %b\r\n" % (request_id, version)
+    return response_prefix(head) + b"connection: Upgrade\r\nupgrade: websocket\r\n" + own + b"\r\n"
+
+
 def response_prefix(head: ResponseHead) -> bytes:
     """The status line and the replica's fields."""
     return b"\r\n".join((b"HTTP/1.1 %d %b" % (head.status, head.reason), *head.fields, b""))
@@ -106,6 +119,8 @@ def refusal_response(refusal: Refusal, request_id: str, *, is_head: bool, connec
     extra = b"retry-after: %d\r\n" % refusal.retry_after_s if refusal.retry_after_s else b""
     if refusal.status == 401:  # RFC 9110 section 15.5.2: it must say which scheme is wanted
         extra = b"www-authenticate: Bearer\r\n"
+    if refusal.status == 426:  # RFC 6455 section 4.2.2, RFC 9110 section 15.5.22
+        extra = b"sec-websocket-version: 13\r\nupgrade: websocket\r\n"
     body = refusal.body(request_id)
     return own_response(refusal.status, body, request_id, is_head=is_head, connection=connection, extra=extra)
 

@@ -34,6 +34,7 @@ HEAD: Final = 0  # between requests or inside a head
 BODY: Final = 1  # the body is still coming
 BUSY: Final = 2  # only the answer is missing
 LINGER: Final = 3  # final: everything that comes is dropped
+TUNNEL: Final = 4  # no HTTP any more: bytes go both ways
 
 
 class Answering:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 from router.core import rewrite
 from router.core.balance import Replica
 from router.core.compare import FAILED, Answer, Verdict
+from router.core.errors import malformed
 from router.core.framing import ResponseHead
 from router.core.shadow import ShadowRule
 from router.core.table import Fleet
@@ -210,6 +211,9 @@ class Copy:
     # called by the connection
 
     def on_interim(self, head: ResponseHead) -> None: ...
+
+    def on_switched(self, head: ResponseHead, rest: bytes) -> None:  # noqa: ARG002
+        raise malformed("it switched protocols without being asked to")
 
     def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:  # noqa: ARG002
         self.rule.lane.saw_answer(self._replica, head.status, now - self._sent_at, now)

@@ -17,10 +17,11 @@ from router.core.errors import ProtocolError, Refusal
 from router.core.head_reader import HeadReader
 from router.core.keys import Caller
 from router.core.target import Own, Target
-from router.proto.answering import BODY, BUSY, HEAD, LINGER, Answering
+from router.proto.answering import BODY, BUSY, HEAD, LINGER, TUNNEL, Answering
 from router.proto.exchange import CLIENT_LEFT, Exchange
 from router.proto.flow import Flow
 from router.proto.request import Request, prepare
+from router.proto.tunnel import Upgrade
 from router.proto.upload import Upload
 from router.proto.upstream import REMEMBERED_BYTES
 from router.tls import common_name
@@ -85,11 +86,16 @@ class ClientConnection(Answering, asyncio.Protocol):
                 self._upload.feed(data)
             elif phase == BUSY:
                 self._wait_ahead(self._ahead + data)
+            elif phase == TUNNEL:
+                cast(Exchange, self._exchange).send_body(data)
         except Exception as exc:
             self.fault(exc, self._exchange)
 
     def eof_received(self) -> bool:
         """A client that closes its side is taken as gone: its place in the queue and its slot are needed."""
+        if self._phase == TUNNEL and self._transport.can_write_eof():
+            cast(Exchange, self._exchange).end_body()
+            return True
         self._phase = LINGER
         self._cancel()
         self._transport.close()
@@ -121,13 +127,14 @@ class ClientConnection(Answering, asyncio.Protocol):
     # called by the exchange
 
     def pause_body(self, paused: bool) -> None:
-        if self._phase != BODY:
+        if self._phase != BODY and self._phase != TUNNEL:
             return
         if paused:
             self.flow.pause_reading()
         else:
             self.flow.resume_reading()
-        self._upload.wait()
+        if self._phase == BODY:
+            self._upload.wait()
 
     # called by the upload
 
@@ -257,14 +264,42 @@ class ClientConnection(Answering, asyncio.Protocol):
             self._answer_own(target)
             return
         lane = self._lane or self._resolve()
-        if lane is not None:
-            make = Exchange if lane.shadow is None else self._gateway.shadows.exchange
-            exchange = self._exchange = make(
-                self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
-                self._caller,
-            )  # fmt: skip
-            self._caller = None
-            exchange.start(body, now)
+        if lane is None:
+            return
+        if self._request.handshake is not None:
+            self._upgrade(lane, self._request.handshake, now)
+            return
+        make = Exchange if lane.shadow is None else self._gateway.shadows.exchange
+        exchange = self._exchange = make(
+            self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
+            self._caller,
+        )  # fmt: skip
+        self._caller = None
+        exchange.start(body, now)
+
+    def _upgrade(self, lane: Lane, handshake: bytes | Refusal, now: float) -> None:
+        """Sends a request for a WebSocket on its way."""
+        if not lane.route.websocket:
+            handshake = errors.no_websocket(lane.model, lane.version)
+        if isinstance(handshake, Refusal):
+            self._leave_door(handshake.status)
+            self._count_unrouted(handshake)
+            self._refuse(handshake)
+            return
+        self._keep_alive = False  # whatever the answer: who takes a refused upgrade for a tunnel sends no requests
+        upgrade = self._exchange = Upgrade(
+            self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
+            self._caller,
+        )  # fmt: skip
+        self._caller = None
+        upgrade.ask(handshake, self._limits.idle_timeout_s, self._open_tunnel, now)
+
+    def _open_tunnel(self) -> None:
+        self._phase = TUNNEL
+        ahead, self._ahead = self._ahead, b""
+        self.flow.resume_reading()
+        if ahead:
+            cast(Exchange, self._exchange).send_body(ahead)
 
     def _resolve(self) -> Lane | None:
         """Where the request goes; None when it was refused here."""

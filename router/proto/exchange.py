@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from router.core import errors, rewrite
 from router.core.admission import Lane
 from router.core.ejection import PATIENT_S, SLOW_FACTOR
-from router.core.errors import Refusal
+from router.core.errors import Refusal, malformed
 from router.core.framing import ResponseHead
 from router.core.keys import Caller
 from router.core.table import Fleet
@@ -167,6 +167,9 @@ class Exchange(Place):
     def on_interim(self, head: ResponseHead) -> None:
         if self._client.minor:  # RFC 9110 section 15.2: never to HTTP/1.0
             self._client.write(rewrite.interim(head))
+
+    def on_switched(self, head: ResponseHead, rest: bytes) -> None:  # noqa: ARG002
+        raise malformed("it switched protocols without being asked to")
 
     def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:
         status = head.status

@@ -48,6 +48,8 @@ class Place:
         "queue_deadline", "tried",
     )  # fmt: skip
 
+    may_reuse_connection = True
+
     # Set by the other half: an `__init__` of this one's own costs every request 0.1 µs.
     _client: Client
     _fleet: Fleet
@@ -102,7 +104,9 @@ class Place:
             if not self._attempts:
                 self._lane.stats.queue_s.add(now - self._queued_at)
             self._attempts += 1
-            connection = replica.pool.take(surely_open=not self._lane.route.idempotent)
+            connection = (
+                replica.pool.take(surely_open=not self._lane.route.idempotent) if self.may_reuse_connection else None
+            )
             if connection is not None:
                 self._send(connection, now)
                 return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from router.config import Limits
-from router.core import errors, framing, rewrite
+from router.core import errors, framing, rewrite, websocket
 from router.core.errors import ProtocolError, Refusal
 from router.core.framing import RequestHead
 from router.core.keys import Caller, Keyring
@@ -50,6 +50,7 @@ class Request:
     caller: Caller | Refusal | None  # None: no key was given, and none is needed
     keys_revision: int  # of the keyring that says so
     is_asked_first: bool  # whether its body is wanted is said before it is taken in
+    handshake: bytes | Refusal | None  # None: no WebSocket is asked for; see `core/websocket.py`
 
 
 def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Keyring) -> Request:
@@ -58,7 +59,8 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
     if len(head.path) + len(head.query) > limits.target_bytes:
         raise ProtocolError(errors.too_large(414, "the request target is too long", limits.target_bytes))
     read = head.read
-    target = _read_target(head)
+    handshake = websocket.read_handshake(head) if websocket.is_asked(head) else None
+    target = _read_target(head, handshake)
     caller = keyring.identify(read)
     path = target.path if isinstance(target, Target) else head.path
     request_id = read.get(b"x-request-id", b"")
@@ -81,19 +83,21 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
         caller=caller,
         keys_revision=keyring.revision,
         is_asked_first=head.expects_continue or (caller is not None and not _is_short(head)),
+        handshake=handshake,
     )
 
 
-def _read_target(head: RequestHead) -> Target | Own | Refusal:
+def _read_target(head: RequestHead, handshake: bytes | Refusal | None) -> Target | Own | Refusal:
     timeout = head.read.get(b"x-request-timeout-ms")
     if timeout is not None and _timeout_s(timeout) == 0:
         return errors.bad_request(
             f"x-request-timeout-ms {timeout[:20].decode('latin-1')!r}: it is not a whole number of milliseconds "
             "from 1 to 999999999; correct it or leave it out"
         )
-    if head.read.get(b"upgrade", b"").lower() == b"websocket":
-        text = "upgrade to websocket: the gateway carries requests and streamed answers; use a streamed answer"
-        return Refusal(501, "NOT_SUPPORTED", text)
+    if handshake is not None and not head.path.startswith(b"/models/"):
+        return errors.no_websocket_path()
+    if isinstance(handshake, Refusal) and (head.chunked or head.content_length):
+        return handshake
     try:
         return read_target(head.path)
     except ProtocolError as error:

@@ -69,6 +69,9 @@ class Answered(Protocol):
 
     def on_interim(self, head: ResponseHead) -> None: ...
 
+    def on_switched(self, head: ResponseHead, rest: bytes) -> None:
+        """101: from now on the connection carries another protocol, `rest` first. Raises `ProtocolError`."""
+
     def on_response(self, head: ResponseHead, prefix: bytes, body: bytes, complete: bool, now: float) -> None:
         """The answer's head and what came of its body. When it is `complete` the connection is in the pool again."""
 

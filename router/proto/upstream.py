@@ -31,6 +31,8 @@ MAX_INTERIM: Final = 16
 REMEMBERED_BYTES: Final = 4096
 # A replica that works on for a client who left, or past a deadline, holds its slot for so long at most.
 ABANDONED_S: Final = 30.0
+# The last bytes of a tunnel whose client left may take so long.
+LEAVING_S: Final = 2.0
 
 
 class ReplicaConnection(asyncio.Protocol):
@@ -108,6 +110,18 @@ class ReplicaConnection(asyncio.Protocol):
         self.is_closing = True
         self._transport.close()
 
+    def end_writing(self) -> None:
+        """Closes our side behind what is still to be sent."""
+        self._flow.end_writing()
+
+    def leave(self) -> None:
+        """Closes behind what is still to be sent, if that is read soon; what the replica sends is nobody's."""
+        self._exchange = None
+        self.close()
+        self.deadline = time.monotonic() + LEAVING_S
+        if self.deadline < self.alarm_due:
+            self._timers.watch(self)
+
     def pause_reading(self) -> None:
         self._flow.pause_reading()
 
@@ -180,6 +194,9 @@ class ReplicaConnection(asyncio.Protocol):
             if head.status >= 200:
                 self._respond(exchange, head, prefix, data)
                 return
+            if head.status == 101:
+                self._switch(exchange, head, data)
+                return
             self._pass_interim(exchange, head)
             scanned = 0
             if not data:
@@ -206,10 +223,14 @@ class ReplicaConnection(asyncio.Protocol):
             self._memo_raw = raw
         return self._memo_head, self._memo_prefix
 
+    def _switch(self, exchange: Answered, head: ResponseHead, rest: bytes) -> None:
+        """What comes now is no HTTP and ends with the connection."""
+        exchange.on_switched(head, rest)
+        self._is_responding = True
+        self._is_until_close = True
+
     def _pass_interim(self, exchange: Answered, head: ResponseHead) -> None:
         self._interim += 1
-        if head.status == 101:
-            raise malformed("it switched protocols without being asked to")
         if self._interim > MAX_INTERIM:
             raise malformed(f"it sent more than {MAX_INTERIM} interim answers")
         if head.status != 100:  # 100 answers an expectation that the gateway met itself

@@ -25,6 +25,7 @@ class Call:
         self.body = b""
         self.body_bytes = 0
         self.is_complete = False
+        self.is_switched = False  # no HTTP any more: what comes is `body`
         self.completed = asyncio.Event()
         self.left = connection.lost
         self._connection = connection
@@ -124,8 +125,8 @@ class _Connection(asyncio.Protocol):
     def __init__(self, replica: ScriptedReplica) -> None:
         self._replica = replica
         self._parser = httptools.HttpRequestParser(self)
-        self._call = Call.__new__(Call)
         self.lost = asyncio.Event()
+        self._call = Call(self)
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -139,8 +140,14 @@ class _Connection(asyncio.Protocol):
         self.lost.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._call.is_switched:
+            self._call.body += data
+            return
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._call.is_switched = True
+            self._call.body += data[upgrade.args[0] :]
         except httptools.HttpParserError as exc:
             self._replica.errors.append(f"{exc}: {data[:200]!r}")
             self.transport.abort()

@@ -52,6 +52,10 @@ class BrokenStats(VersionStats):
         self.bomb()
         super().shed_one(reason)
 
+    def served(self, status: int, seconds: float, model_s: float) -> None:
+        self.bomb()
+        super().served(status, seconds, model_s)
+
 
 class BrokenHealth(Health):
     def __init__(self, bomb: Bomb) -> None:
@@ -217,7 +221,7 @@ class TestAFault:
         self, gateway: GatewayUnderTest, replica: ScriptedReplica, is_served: Callable[[], Awaitable[bool]]
     ) -> None:
         await gateway.route(replica)
-        lane_of(gateway).stats.model_s = BrokenHistogram(Bomb())
+        lane_of(gateway).stats = BrokenStats(Bomb())
         client = await gateway.connect()
 
         client.request(body=b"mine")
