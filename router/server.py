@@ -63,7 +63,7 @@ class Gateway:
         self.fleet = Fleet(
             random.Random().randrange, self._open_pool, self._close_pool, self.crew.rows.cell, self.crew.rows
         )
-        self.keyring = Keyring(config.auth == "required", self.crew.rows.cell)
+        self.keyring = Keyring(config.auth == "required", self.crew.rows)
         self.door = Door(self.keyring, self.fleet, time.time)
         self.held = HeldTable()
         samples = SampleLog(config.shadow_samples) if config.shadow_samples else None

@@ -17,7 +17,8 @@ from typing import Final
 from router.contract import ApiKey
 from router.core import errors
 from router.core.errors import Refusal
-from router.core.rate import Place, RateGate, gate_for, private_place
+from router.core.rate import RateGate, gate_for
+from router.core.rows import NO_SLOT, Rows, alone
 
 # RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 _BEARER: Final = re.compile(rb"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")
@@ -28,19 +29,26 @@ CREDENTIALS: Final = (b"authorization", b"x-api-key")
 class Caller:
     """One API key and what it has under way. Whoever `enter`s leaves exactly once, by `leave`."""
 
-    __slots__ = ("answers", "gate", "id", "key", "models", "under_way")
+    __slots__ = ("_rows", "_slot", "answers", "gate", "id", "key", "models", "under_way")
 
-    def __init__(self, id_: str) -> None:
+    def __init__(self, id_: str, rows: Rows) -> None:
         self.id = id_
+        self._rows = rows
+        self._slot = NO_SLOT  # its place among all processes, if it has limits
         self.key = ApiKey("")
         self.models: frozenset[str] | None = frozenset()
         self.gate: RateGate | None = None
         self.under_way = 0  # requests in flight or queued
         self.answers = [0] * 6  # by the hundreds of their status
 
-    def take_over(self, key: ApiKey, place: Place, now: float) -> None:
+    def take_over(self, key: ApiKey, now: float) -> None:
         """Another table's word on this key."""
-        self.gate = gate_for(self.gate, key.rate_limit, f"key {self.id}", place, now)
+        name = f"key {self.id}"
+        if (key.concurrency or key.rate_limit is not None) and self._slot == NO_SLOT:
+            self._slot = self._rows.claim(name)
+        if key.concurrency:
+            self._rows.publish(self._slot, self.under_way)
+        self.gate = gate_for(self.gate, key.rate_limit, name, self._rows.cell, now)
         self.models = None if key.models is None else frozenset(key.models)
         self.key = key
 
@@ -56,7 +64,7 @@ class Caller:
     def limits(self, model: str, of_model: RateGate | None, now: float) -> Refusal | None:
         """Why it may not ask at this moment. What passes is counted against its own limit and the model's."""
         key, gate = self.key, self.gate
-        if key.concurrency and self.under_way >= key.concurrency:
+        if key.concurrency and self.under_way + self._rows.elsewhere(self._slot) >= key.concurrency:
             return errors.too_many_at_a_time(self.id, key.concurrency)
         if gate is not None and (wait_s := gate.wait_s(now)):
             return errors.rate_limited(f"key {self.id!r}", gate.limit, wait_s)
@@ -66,15 +74,25 @@ class Caller:
         return refusal
 
     def enter(self) -> None:
-        self.under_way += 1
+        self._set_under_way(self.under_way + 1)
 
     def leave(self, status: int) -> None:
-        self.under_way -= 1
+        self._set_under_way(self.under_way - 1)
         self.answers[status // 100] += 1
 
     def refused(self, status: int) -> None:
         """It was told no without having entered."""
         self.answers[status // 100] += 1
+
+    def let_go(self) -> None:
+        """The key is gone: its place in the shared memory may serve another."""
+        self._rows.free(self._slot)
+        self._slot = NO_SLOT
+
+    def _set_under_way(self, count: int) -> None:
+        self.under_way = count
+        if self.key.concurrency:
+            self._rows.publish(self._slot, count)
 
 
 def model_limit(model: str, gate: RateGate | None, now: float) -> Refusal | None:
@@ -93,21 +111,24 @@ class Keyring:
     `revision` grows with every change: what was remembered of a head under another one is to be read again.
     """
 
-    def __init__(self, is_required: bool, place: Place = private_place) -> None:
+    def __init__(self, is_required: bool, rows: Rows | None = None) -> None:
         self.is_required = is_required
         self.revision = 0
         self.callers: dict[str, Caller] = {}  # by the key's public name
         self._by_digest: dict[str, Caller] = {}
         self._keys: Mapping[str, ApiKey] = {}
-        self._place = place
+        self._rows = rows or alone()
 
     def apply(self, keys: Mapping[str, ApiKey], now: float) -> None:
         """Puts the keys of a checked table in force: all that it does not name stop working."""
         if keys == self._keys:
             return
-        self.callers = {id_: self.callers.get(id_) or Caller(id_) for id_ in keys}
+        before = self.callers
+        self.callers = {id_: before.get(id_) or Caller(id_, self._rows) for id_ in keys}
+        for id_ in before.keys() - keys.keys():
+            before[id_].let_go()
         for id_, caller in self.callers.items():
-            caller.take_over(keys[id_], self._place, now)
+            caller.take_over(keys[id_], now)
         self._by_digest = {caller.key.digest: caller for caller in self.callers.values()}
         self._keys = keys
         self.revision += 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from router.contract import ModelRoute, Table, encode
+from router.contract import ApiKey, ModelRoute, Table, encode
 from tests.fakes.gateway import Answer, Client, until
 
 
@@ -31,11 +31,11 @@ class RunningGateway:
         self._process: asyncio.subprocess.Process | None = None
         self._clients: list[Client] = []
 
-    def route(self, **models: ModelRoute) -> None:
+    def route(self, keys: dict[str, ApiKey] | None = None, **models: ModelRoute) -> None:
         """Writes a table; it is in force once `tag` says so."""
         self._revision += 1
         fresh = self._table.with_suffix(".new")
-        fresh.write_bytes(encode(Table("e", self._revision, "c", models)))
+        fresh.write_bytes(encode(Table("e", self._revision, "c", models, keys or {})))
         fresh.replace(self._table)
 
     def configure(self, **settings: Any) -> None:

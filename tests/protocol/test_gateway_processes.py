@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from router.contract import Endpoint, ModelRoute, VersionRoute
+from router.contract import ApiKey, Endpoint, ModelRoute, RateLimit, VersionRoute
 from tests.fakes.gateway import Client, until
 from tests.fakes.gateway_process import RunningGateway
 from tests.fakes.scripted_replica import Call, ScriptedReplica
@@ -439,3 +440,55 @@ async def answer_or_none(client: Client) -> int | None:
         return (await client.ask()).status
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+class TestKeys:
+    """What a key may do it may do once, however many processes there are."""
+
+    KEY = "mf_of-all-processes"
+
+    def key(self, **settings: object) -> dict[str, ApiKey]:
+        return {"k": ApiKey(hashlib.sha256(self.KEY.encode()).hexdigest(), **settings)}  # type: ignore[arg-type]
+
+    async def ask(self, client: Client) -> int:
+        return (await client.ask("/v2/models/m/infer", f"x-api-key: {self.KEY}")).status
+
+    async def test_have_one_rate_in_all_processes(self, gateway: RunningGateway, replica: ScriptedReplica) -> None:
+        gateway.route(self.key(rate_limit=RateLimit(0.01, 3)), m=model(replica))
+        await gateway.start(processes=2, auth="required")
+        clients = await in_two_processes(gateway)
+
+        statuses = [await self.ask(clients[turn % 2]) for turn in range(6)]
+
+        assert sorted(statuses) == [200, 200, 200, 429, 429, 429]
+
+    async def test_have_one_concurrency_in_all_processes(
+        self, gateway: RunningGateway, replica: ScriptedReplica
+    ) -> None:
+        gate = replica.script = Gate()
+        gateway.route(self.key(concurrency=2), m=model(replica))
+        await gateway.start(processes=2, auth="required")
+        one, other = await in_two_processes(gateway)
+        third = await gateway.connect()
+        one.request("/v2/models/m/infer", f"x-api-key: {self.KEY}")
+        other.request("/v2/models/m/infer", f"x-api-key: {self.KEY}")
+        await until(lambda: len(gate.inside) == 2)
+
+        refused = await self.ask(third)
+        while gate.inside:
+            gate.let_one_go()
+        await one.answer()
+        await other.answer()
+        third.request("/v2/models/m/infer", f"x-api-key: {self.KEY}")
+        await until(lambda: gate.inside)
+        gate.let_one_go()
+
+        assert (refused, (await third.answer()).status) == (429, 200)
+
+    async def test_are_counted_over_all_processes(self, gateway: RunningGateway, replica: ScriptedReplica) -> None:
+        gateway.route(self.key(), m=model(replica))
+        await gateway.start(processes=2, auth="required")
+        for client in await in_two_processes(gateway):
+            assert await self.ask(client) == 200
+
+        assert await gateway.metric('modelfleet_key_requests_total{key="k",code="2xx"}') == 2
