@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .corpus import HERE, WORDS, keep, seeds
+from .corpus import HERE, WORDS, keep, kept, seeds
 from .mutating import mutated
 from .targets import TARGETS
 
@@ -44,10 +44,9 @@ def main() -> int:
 
 def guided(name: str, seconds: float, is_kept: bool) -> bool:
     with tempfile.TemporaryDirectory(prefix="modelfleet-fuzz-") as place:
-        corpus, fewest, words = Path(place, "corpus"), Path(place, "fewest"), Path(place, "words")
+        corpus, words, cases = Path(place, "corpus"), Path(place, "words"), seeds(name)
         corpus.mkdir()
-        fewest.mkdir()
-        for number, case in enumerate(seeds(name)):
+        for number, case in enumerate(cases):
             (corpus / f"{number}").write_bytes(case)
         words.write_text("".join(f'"{quoted(word)}"\n' for word in WORDS))
         flags = [
@@ -58,17 +57,16 @@ def guided(name: str, seconds: float, is_kept: bool) -> bool:
             "-print_final_stats=1",
         ]
         output = libfuzzer(name, corpus, f"-max_total_time={max(1, int(seconds))}", *flags)
-        for found in Path(place).glob("crash-*"), Path(place).glob("timeout-*"):
-            for path in found:
-                return report(name, path.read_bytes(), output[-3000:])
-        cases = re.search(r"number_of_executed_units: (\d+)", output)
+        for path in (*Path(place).glob("crash-*"), *Path(place).glob("timeout-*")):
+            return report(name, path.read_bytes(), output[-3000:])
+        count = re.search(r"number_of_executed_units: (\d+)", output)
         reached = re.findall(r"cov: (\d+) ft: (\d+)", output)
-        if cases is None:
+        if count is None:
             return report(name, b"", output[-3000:])
-        print(f"fuzz: {name}: {cases[1]} cases, {reached[-1] if reached else '?'} edges and features", flush=True)
+        print(f"fuzz: {name}: {count[1]} cases, {reached[-1] if reached else '?'} edges and features", flush=True)
         if is_kept:
-            libfuzzer(name, fewest, str(corpus), "-merge=1", *flags)
-            keep_few(name, [path.read_bytes() for path in fewest.iterdir()])
+            given = {str(number) for number in range(len(cases))}
+            keep_few(name, [path.read_bytes() for path in corpus.iterdir() if path.name not in given])
     return True
 
 
@@ -83,15 +81,15 @@ def libfuzzer(name: str, corpus: Path, *arguments: str) -> str:
     ).stdout
 
 
-def keep_few(name: str, cases: list[bytes]) -> None:
-    """The shortest first, up to a size that can be read."""
-    chosen: list[bytes] = []
-    for case in sorted(cases, key=len):
-        if sum(len(repr(one)) for one in chosen) + len(repr(case)) > KEPT_BYTES:
+def keep_few(name: str, found: list[bytes]) -> None:
+    """Besides what was kept before, the shortest that reached something new, up to a size that can be read."""
+    chosen = kept(name)
+    for case in sorted(found, key=len):
+        if sum(len(repr(one)) + 1 for one in chosen) + len(repr(case)) > KEPT_BYTES:
             break
         chosen.append(case)
     keep(name, chosen)
-    print(f"fuzz: {name}: {len(chosen)} of {len(cases)} inputs kept in {HERE / name}.txt")
+    print(f"fuzz: {name}: {len(found)} inputs reached something new; {len(chosen)} are kept in {HERE / name}.txt")
 
 
 def unguided(name: str, seconds: float, is_kept: bool) -> bool:

@@ -1,7 +1,7 @@
 """The cases that are kept: one file a target, one Python bytes literal a line, so that a change can be read in review.
 
-`make fuzz ARGS=--keep` writes them anew: the fewest inputs that still reach everything reached so far. `seeds` adds what
-the smuggling tests play anyway, which need not be kept twice.
+`make fuzz ARGS=--keep` adds the inputs that reached something new. `seeds` has besides what the smuggling tests play
+anyway, which need not be kept twice.
 """
 
 from __future__ import annotations

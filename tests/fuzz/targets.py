@@ -101,7 +101,7 @@ def _numbers(written: bytes) -> Iterator[int | None]:
 
 
 async def _replica(world: World, data: bytes) -> None:
-    parts = data.split(NEXT)
+    parts = data.replace(EXPIRE, b"").split(NEXT)
     method = (b"GET", b"HEAD", b"POST")[len(parts) % 3]
     whole = parts[0].replace(CUT, b"")
     at_once = await _answered(world, method, [whole])
