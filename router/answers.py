@@ -224,8 +224,24 @@ class Answers:
             "connections": total.connections,
             "process": os.getpid(),
             "processes": self._processes(silent),
+            "table": self._table(),
             "lanes": lanes,
             "replicas": replicas,
+        }
+
+    def _table(self) -> dict[str, object] | None:
+        """The table that this process holds, and what it refused last; None before the first."""
+        held = self._gateway.held
+        refused = {"at": held.refused_at, "reason": held.refused} if held.refused else None
+        if held.table is None:
+            return {"tag": "", "refused": refused} if refused else None
+        return {
+            "tag": held.table.tag,
+            "models": len(held.table.models),
+            "keys": len(held.table.keys),
+            "came_as": held.came_as,
+            "came_at": held.came_at,
+            "refused": refused,
         }
 
     def _processes(self, silent: list[int]) -> list[dict[str, object]]:

@@ -200,7 +200,7 @@ class Gateway:
             with _collector_paused():
                 self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
                 await in_stretches(self.fleet.apply(table, time.monotonic))
-                self.held.hold(table)
+                self.held.hold(table, time.time())
         self.has_table.set()
         self.crew.applied_table()
         self.log.info("table applied", tag=table.tag, models=len(table.models))
@@ -216,7 +216,7 @@ class Gateway:
             if delta.keys or delta.removed_keys:
                 self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
             await in_stretches(self.fleet.amend(delta, time.monotonic))
-            self.held.hold_merged(delta, table)
+            self.held.hold_merged(delta, table, time.time())
         self.crew.applied_table()
         self.log.info("table changed", tag=table.tag, models=len(delta.models), removed=len(delta.removed))
 

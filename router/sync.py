@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -47,6 +48,8 @@ async def follow_control_plane(gateway: Gateway) -> None:
                     gateway.log.info("control plane answers again", failures=failures)
                 failures = 0
             except (SourceError, TableError) as exc:
+                if isinstance(exc, TableError):
+                    gateway.held.refuse(str(exc), time.time())
                 if not failures:
                     gateway.log.warning("no new table; the one in force stays", reason=str(exc))
                 failures += 1
@@ -69,6 +72,7 @@ async def follow_file(gateway: Gateway) -> None:
             said = ""
         except (OSError, TableError) as exc:
             if str(exc) != said:
+                gateway.held.refuse(str(exc), time.time())
                 gateway.log.warning("table file refused; the one in force stays", file=str(path), reason=str(exc))
             said = str(exc)
         await asyncio.sleep(FILE_POLL_S)

@@ -16,6 +16,9 @@ from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober
 
 LOOK_EVERY_S = 1.0
+# A report of 10,000 models is work for the gateway: looking takes at most this share of the time.
+LOOK_SHARE = 0.02
+SELDOM_S = 10.0
 
 
 class EjectionWatch:
@@ -37,8 +40,9 @@ class EjectionWatch:
 
     async def run(self) -> None:
         while True:
+            began = time.monotonic()
             await self.look()
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(pause_s(time.monotonic() - began))
 
     async def look(self) -> None:
         """A gateway that does not answer says nothing of anybody: what it said last stays."""
@@ -56,3 +60,8 @@ class EjectionWatch:
             )
         if found.began or found.ended:
             self._changed()
+
+
+def pause_s(took_s: float) -> float:
+    """How long not to look again after a look that took so long."""
+    return min(SELDOM_S, max(LOOK_EVERY_S, took_s / LOOK_SHARE))

@@ -15,17 +15,25 @@ _MODELS_PER_STEP: Final = 256
 
 
 class HeldTable:
-    """`table` is None before the first."""
+    """`table` is None before the first. For people: how it came and when, and what was refused last, in Unix time."""
 
     def __init__(self) -> None:
         self.table: Table | None = None
+        self.came_as = ""
+        self.came_at = 0.0
+        self.refused = ""
+        self.refused_at = 0.0
         # The model that each replica of `table` is in; None: not known yet. Only deltas need it.
         self._owners: dict[str, str] | None = None
 
-    def hold(self, table: Table) -> None:
+    def hold(self, table: Table, unix_time: float) -> None:
         """Takes the place of the one before; it was checked."""
-        self.table = table
+        self.table, self.came_as, self.came_at = table, "snapshot", unix_time
         self._owners = None
+
+    def refuse(self, reason: str, unix_time: float) -> None:
+        """What came was no good; what is held stays."""
+        self.refused, self.refused_at = reason, unix_time
 
     def merge(self, delta: TableDelta) -> Generator[None, None, Table]:
         """The table that the one held becomes by `delta`. Raises `TableError`; holds what it held either way."""
@@ -47,7 +55,7 @@ class HeldTable:
             keys.pop(name, None)
         return Table(delta.epoch, delta.revision, before.cluster, models, keys)
 
-    def hold_merged(self, delta: TableDelta, table: Table) -> None:
+    def hold_merged(self, delta: TableDelta, table: Table, unix_time: float) -> None:
         """Holds what `merge` made of `delta`."""
         before, owners = self.table, self._owners
         assert before is not None
@@ -57,7 +65,7 @@ class HeldTable:
                 owners.pop(replica, None)
         for name, model in delta.models.items():
             owners.update(dict.fromkeys(_replicas(model), name))
-        self.table = table
+        self.table, self.came_as, self.came_at = table, "delta", unix_time
 
     @staticmethod
     def _check_models(delta: TableDelta, owners: dict[str, str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from router.contract import Endpoint, ModelRoute, VersionRoute
+from router.contract import Endpoint, ModelRoute, Shadow, VersionRoute
 from tests.fakes.gateway import GatewayUnderTest, request
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
@@ -240,6 +242,24 @@ class TestPrivatePort:
         assert (await gateway.admin("/debug/state")).json["connections"] == 0
         assert (await gateway.admin("/v2/models/m/infer")).status == 404
 
+    async def test_every_metric_is_documented(self, gateway: GatewayUnderTest, replica: ScriptedReplica) -> None:
+        """Names, kinds and labels are a contract: docs/BEHAVIOUR.md has them all."""
+        documented = (Path(__file__).parents[2] / "docs" / "BEHAVIOUR.md").read_text()
+        rows = [row for row in documented.splitlines() if row.startswith("| `modelfleet_")]
+        live, copied = (VersionRoute((Endpoint(name, "127.0.0.1", replica.port),)) for name in "ab")
+        await gateway.table(m=ModelRoute({"1": live, "2": copied}, {"1": 1}, shadow=Shadow("2")))
+        await gateway.ask()
+
+        text = (await gateway.admin("/metrics")).body.decode()
+
+        kinds = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE "))
+        assert {"modelfleet_ejections_total", "modelfleet_shadow_total"} <= kinds.keys()
+        assert {name: kind for name, kind in kinds.items() if not _row_of(name, kind, rows)} == {}
+
     @pytest.mark.parametrize("path", ["/metrics", "/report", "/debug/state"])
     async def test_is_not_reached_through_the_public_one(self, gateway: GatewayUnderTest, path: str) -> None:
         assert (await gateway.ask(path, method="GET")).status == 404
+
+
+def _row_of(name: str, kind: str, rows: list[str]) -> bool:
+    return any(f"`{name}`" in row and f"| {kind} |" in row for row in rows)

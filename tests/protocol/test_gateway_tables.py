@@ -232,6 +232,10 @@ class TestLongPoll:
             assert (await under_test.ask("/v2/models/gone/infer")).status == 404
             assert gateway.fleet.models["other"] is untouched
             assert gateway.held.table == whole
+            state = (await under_test.admin("/debug/state")).json["table"]
+            assert {name: state[name] for name in ("tag", "models", "keys", "came_as", "refused")} == {
+                "tag": "epoch:2", "models": 2, "keys": 0, "came_as": "delta", "refused": None,
+            }  # fmt: skip
             await cancel(following)
             await under_test.close()
 
@@ -276,6 +280,8 @@ class TestLongPoll:
             b"/internal/v1/table?after=epoch:1&wait_s=25",
         ]
         assert "no new table; the one in force stays" in (tmp_path / "log").read_text()
+        assert gateway.held.came_as == "snapshot"
+        assert gateway.held.refused.startswith("routing table")
 
     @pytest.mark.parametrize("ends_at_once", [True, False])
     async def test_keeps_the_whole_table_after_a_delta(

@@ -51,7 +51,7 @@ def take(held: HeldTable, fleet: Fleet, delta: TableDelta) -> None:
     merged = merge(held, delta)
     for _ in fleet.amend(delta, lambda: 0.0):
         pass
-    held.hold_merged(delta, merged)
+    held.hold_merged(delta, merged, 0.0)
 
 
 def fleet() -> Fleet:
@@ -92,7 +92,7 @@ class TestAnySequence:
     def test_of_deltas_is_the_snapshots(self, sequence: list[Table], data: st.DataObject) -> None:
         """Whoever sleeps through some tables is led to the newest too, by a delta or by the whole."""
         changes, held, by_delta, by_snapshot = Changes(), HeldTable(), fleet(), fleet()
-        held.hold(sequence[0])
+        held.hold(sequence[0], 0.0)
         put(by_delta, sequence[0])
         for before, after in pairwise(sequence):
             check(after)
@@ -103,7 +103,7 @@ class TestAnySequence:
             delta = changes.since(held.table.tag, after)
             if delta is None:
                 put(by_delta, after)
-                held.hold(after)
+                held.hold(after, 0.0)
             else:
                 take(held, by_delta, delta)
             put(by_snapshot, after)
@@ -116,7 +116,7 @@ class TestAnySequence:
     @given(tables())
     def test_refused_leaves_what_is_held(self, sequence: list[Table]) -> None:
         held = HeldTable()
-        held.hold(sequence[0])
+        held.hold(sequence[0], 0.0)
         changes = Changes()
         for before, after in pairwise(sequence):
             changes.note(before, after)
@@ -146,14 +146,14 @@ class TestMerge:
     )
     def test_refuses_what_contradicts_itself_or_the_table_held(self, delta: TableDelta, sentence: str) -> None:
         held = HeldTable()
-        held.hold(table(1, a=model("r1"), b=model("r2")))
+        held.hold(table(1, a=model("r1"), b=model("r2")), 0.0)
 
         with pytest.raises(TableError, match=sentence):
             merge(held, delta)
 
     def test_lets_a_replica_move_from_a_changed_model_to_another(self) -> None:
         held = HeldTable()
-        held.hold(table(1, a=model("r1"), b=model("r2")))
+        held.hold(table(1, a=model("r1"), b=model("r2")), 0.0)
 
         merged = merge(held, TableDelta("e:1", "e", 2, models={"b": model("r1"), "a": model()}))
 
@@ -161,7 +161,7 @@ class TestMerge:
 
     def test_knows_the_replicas_that_deltas_brought(self) -> None:
         held, routed = HeldTable(), fleet()
-        held.hold(table(1, a=model("r1"), b=model()))
+        held.hold(table(1, a=model("r1"), b=model()), 0.0)
         take(held, routed, TableDelta("e:1", "e", 2, models={"a": model("r3")}))
 
         with pytest.raises(TableError, match="'r3' is in model 'a' already"):
