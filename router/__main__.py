@@ -103,6 +103,7 @@ def _alone(flags: argparse.Namespace) -> Config:
         limits=limits,
         log_file=flags.log_file,
         access_log=flags.access_log,
+        shadow_samples=flags.shadow_samples,
         auth=flags.auth,
         tls=_tls(flags),
     )
@@ -155,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-file", default="", metavar="FILE", help="JSON events; default: standard error")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line a request; default: none")
+    parser.add_argument(
+        "--shadow-samples", default="", metavar="FILE", help="differing answers of shadow versions; default: none"
+    )
     parser.add_argument(
         "--auth", choices=("off", "required"), default="off",
         help="required: every request to a model needs a key of the table; a must on a host that others reach",
