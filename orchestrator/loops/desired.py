@@ -95,15 +95,20 @@ def _settings(config: VersionConfig, body_bytes: int) -> str:
     """What the model server must know. The gateway's settings stay out: changing one restarts no replica. What is at
     its default stays out too: a field that a release adds replaces no replica that does not use it.
     """
-    settings = {
+    settings: dict[str, object] = {
         "max_body_bytes": body_bytes,
         "drain_timeout_s": config.drain_timeout_s,
         "load_timeout_s": config.startup_timeout_s,
         "batching": None if config.batching is None else _batching(config.batching),
-        **({} if config.slo.latency_ms is None else {"slo_ms": config.slo.latency_ms}),
-        **({} if config.instances == 1 else {"instances": config.instances}),
-        **({} if config.predict_timeout_s == PREDICT_TIMEOUT_S else {"predict_timeout_s": config.predict_timeout_s}),
     }
+    if config.slo.latency_ms is not None:
+        settings["slo_ms"] = config.slo.latency_ms
+    if config.instances != 1:
+        settings["instances"] = config.instances
+    if config.predict_timeout_s != PREDICT_TIMEOUT_S:
+        settings["predict_timeout_s"] = config.predict_timeout_s
+    if config.cache is not None:
+        settings["cache"] = {"ttl_s": config.cache.ttl_s, "max_bytes": config.cache.max_bytes}
     return msgspec.json.encode(settings, order="sorted").decode()
 
 

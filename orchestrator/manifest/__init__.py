@@ -19,12 +19,13 @@ from orchestrator.manifest.model import (
 )
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.schema import json_schema
-from orchestrator.manifest.serving import BatchingConfig, SloConfig
+from orchestrator.manifest.serving import BatchingConfig, CacheConfig, SloConfig
 from orchestrator.manifest.world import check_gateway, check_world
 
 __all__ = [
     "AccessLogConfig",
     "BatchingConfig",
+    "CacheConfig",
     "Diagnostic",
     "GatewayConfig",
     "ImagesConfig",

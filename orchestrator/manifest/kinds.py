@@ -31,6 +31,8 @@ INVALID: Final = _Invalid()
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
 _SIZE = re.compile(r"([1-9][0-9]{0,17})(K|M|G|Ki|Mi|Gi)?")
+_DURATION = re.compile(r"([1-9][0-9]{0,17})(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -106,25 +108,20 @@ class Integer(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class AutoOr:
-    """What `kind` reads, or the word `auto`."""
+class AutoOr(_ScalarKind):
+    """A whole number, or the word `auto`."""
 
-    kind: Kind
+    number: Integer
 
     @property
-    def rule(self) -> str:
-        return f"auto, or {self.kind.rule}"
+    def rule(self) -> str:  # type: ignore[override]
+        return f"auto, or {self.number.rule}"
 
-    def read(self, node: Node, path: Path, report: Report) -> Any:
-        if isinstance(node, Scalar) and node.text == "auto":
-            return "auto"
-        return self.kind.read(node, path, report)
-
-    def build(self, value: Any) -> Any:
-        return value
+    def _parse(self, scalar: Scalar) -> int | str:
+        return "auto" if scalar.text == "auto" else self.number._parse(scalar)
 
     def schema(self) -> Json:
-        return {"anyOf": [{"enum": ["auto"]}, self.kind.schema()]}
+        return {"anyOf": [{"enum": ["auto"]}, self.number.schema()]}
 
 
 @dataclass(frozen=True)
@@ -144,6 +141,32 @@ class Number(_ScalarKind):
 
     def schema(self) -> Json:
         return {"type": "number", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True)
+class Duration(_ScalarKind):
+    """A length of time with its unit, in seconds. `least` and `most` are written so too."""
+
+    least: str
+    most: str
+
+    @property
+    def rule(self) -> str:  # type: ignore[override]
+        return f"a whole number with ms, s, m or h, such as 60s, in {self.least}..{self.most}"
+
+    def _parse(self, scalar: Scalar) -> float:
+        value = self._seconds(scalar.text)
+        if value is None:
+            raise ValueError(f"{shown(scalar.text)} is not a length of time")
+        return _in_range(value, self._seconds(self.least) or 0, self._seconds(self.most) or 0, scalar.text)
+
+    def schema(self) -> Json:
+        return {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+
+    @staticmethod
+    def _seconds(text: str) -> float | None:
+        match = _DURATION.fullmatch(text)
+        return None if match is None else int(match[1]) * _SECONDS[match[2]]
 
 
 @dataclass(frozen=True)

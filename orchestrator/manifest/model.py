@@ -20,7 +20,7 @@ from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
-from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, SloConfig
+from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, CacheConfig, SloConfig
 
 BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
 
@@ -161,6 +161,11 @@ class VersionConfig:
         "Batches that one replica computes at one time: threads that share the model (onnx, lightgbm), or processes "
         "with a copy of it each (sklearn, python).",
         default=1,
+    )
+    cache: CacheConfig | None = setting(
+        OrNull(Group(CacheConfig)),
+        "Answers that are kept for equal requests, of which several at one time are computed once; null keeps none.",
+        default=None,
     )
     slo: SloConfig = setting(
         Group(SloConfig, not_yet=frozenset({"percentile"})), "What the version is to reach.", factory=SloConfig

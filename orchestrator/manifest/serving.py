@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.manifest.groups import OrNull, setting
-from orchestrator.manifest.kinds import AutoOr, Integer, Number
+from orchestrator.manifest.kinds import GI, KI, AutoOr, Duration, Integer, Number, Size
 
 # Also the model server's own: a manifest that leaves it at this does not name it.
 PREDICT_TIMEOUT_S = 120.0
@@ -44,4 +44,14 @@ class SloConfig:
         OrNull(Number(0.1, 60_000)),
         "Latency in milliseconds that batches are sized for (`batching.max_size: auto`).",
         default=None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """Answers that a replica keeps for equal requests. Only for models whose answer depends on the request alone."""
+
+    ttl_s: float = setting(Duration("1ms", "24h"), "How long an answer is kept.", key="ttl")
+    max_bytes: int = setting(
+        Size(64 * KI, 1024 * GI), "Memory for answers in one replica; the longest unused go first.", key="max"
     )

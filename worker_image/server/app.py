@@ -18,6 +18,7 @@ import msgspec
 
 from worker_image.server import log
 from worker_image.server.batching.runner import Runner
+from worker_image.server.cache import Cache
 from worker_image.server.codecs import tfs, v2
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
@@ -51,6 +52,9 @@ class App:
         self._version = settings.version
         self._max_body_bytes = settings.tuning.max_body_bytes
         self._max_in_flight = settings.tuning.concurrency * OVERSHOOT
+        caching = settings.tuning.cache
+        self._cache = None if caching is None else Cache(caching.ttl_s, caching.max_bytes)
+        metrics.cache = self._cache
         self._room = Room(settings.memory_bytes)
         self._phase = phase
         self._metrics = metrics
@@ -148,8 +152,11 @@ class App:
         return tfs.encode_regress(outputs[value])
 
     async def _predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
-        assert self._runner is not None
-        return await self._runner.predict(fit(self._signature, inputs), outputs, time_left_s)
+        runner, cache, fitted = self._runner, self._cache, fit(self._signature, inputs)
+        assert runner is not None
+        if cache is None:
+            return await runner.predict(fitted, outputs, time_left_s)
+        return await cache.answer(fitted, outputs, lambda: runner.predict(fitted, outputs, time_left_s))
 
     def _log_failure(self, scope: Scope, exc: RequestError) -> str:
         """The request's id, made up when the gateway gave none; a failure of the model is logged under it."""

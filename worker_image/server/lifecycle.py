@@ -40,6 +40,7 @@ from worker_image.server.settings import Settings
 # The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
 KEEP_ALIVE_S = 3600
 _POLL_S = 0.01
+_THRESHOLD = (700, 10, 10)
 # What an idle model thread and uvicorn's own shutdown may take before they are left behind.
 _STOP_S = 1.0
 _BACKLOG = 2048
@@ -137,7 +138,7 @@ async def _load(
         if isinstance(outcome, ModelFailed):
             return _fail(phase, outcome)
     copies = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
-    _settle_memory()
+    _settle_memory(is_framework=copies[0].model.is_steady)
     runner = _runner(settings, metrics, threads, copies)
     app.open(copies[0].signature, runner)
     phase.begin("ready")
@@ -161,12 +162,14 @@ def _runner(settings: Settings, metrics: Metrics, threads: list[ModelThread], co
     return Runner(instances, rules, sizing, batching.max_delay_ms / 1000, metrics.observe_batch)
 
 
-def _settle_memory() -> None:
+def _settle_memory(*, is_framework: bool) -> None:
     """Takes what was imported and loaded out of the garbage collector's sight: it would walk all of it for 40 ms at
-    a time.
+    a time. A framework's loader leaves no garbage (89 objects after scikit-learn), so that walk is spared too: 0.08 s.
     """
-    gc.collect()
+    if not is_framework:
+        gc.collect()
     gc.freeze()
+    gc.set_threshold(*_THRESHOLD)
 
 
 def _too_slow(settings: Settings, phase: Phase) -> ModelFailed:

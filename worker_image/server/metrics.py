@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from worker_image.server.batching.sizing import Sizing
+from worker_image.server.cache import Cache
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS_BUCKETS = (
@@ -73,6 +74,7 @@ class Metrics:
         self.phase_seconds: dict[str, float] = {}
         self.in_flight = 0
         self.sizing: Sizing | None = None
+        self.cache: Cache | None = None
 
     def observe_batch(self, rows: int, seconds: float) -> None:
         self.batch_rows.observe(rows)
@@ -100,6 +102,7 @@ class Metrics:
                 for phase, seconds in self.phase_seconds.items()
             ),
             *self._sizing_lines(),
+            *self._cache_lines(),
             *_process_lines(),
         ]
         return ("\n".join(lines) + "\n").encode()
@@ -114,6 +117,16 @@ class Metrics:
         yield "# TYPE modelfleet_server_batch_rows_per_second gauge"
         for level, rate in sorted(self.sizing.costs.rates.items()):
             yield f'modelfleet_server_batch_rows_per_second{{{self._labels},rows="{2**level}"}} {rate:.6g}'
+
+    def _cache_lines(self) -> Iterator[str]:
+        if (cache := self.cache) is None:
+            return
+        yield "# HELP modelfleet_server_cache_requests_total From memory, computed, or by another's computation."
+        yield "# TYPE modelfleet_server_cache_requests_total counter"
+        for outcome, count in (("hit", cache.hits), ("miss", cache.misses), ("shared", cache.shared)):
+            yield f'modelfleet_server_cache_requests_total{{{self._labels},outcome="{outcome}"}} {count}'
+        yield "# TYPE modelfleet_server_cache_bytes gauge"
+        yield f"modelfleet_server_cache_bytes{{{self._labels}}} {cache.size}"
 
 
 def _process_lines() -> Iterator[str]:

@@ -41,9 +41,17 @@ class Batching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.max_size == "auto" else self.max_size
 
 
+class Caching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers are kept for `ttl_s`, together at most `max_bytes`."""
+
+    ttl_s: float
+    max_bytes: int
+
+
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching,
-    `slo_ms` is the latency that batches are sized for, `instances` how many batches are computed at one time.
+    `slo_ms` is the latency that batches are sized for, `instances` how many batches are computed at one
+    time, `cache: null` keeps no answers.
     """
 
     concurrency: int = 32
@@ -54,6 +62,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batching: Batching | None = None
     slo_ms: float | None = None
     instances: int = 1
+    cache: Caching | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -166,6 +175,8 @@ def _tuning(text: str) -> Tuning:
         "batching.max_request_rows": (batching.max_request_rows, 1),
         "slo_ms": (tuning.slo_ms, 0.001),
         "instances": (tuning.instances, 1),
+        "cache.ttl_s": (None if tuning.cache is None else tuning.cache.ttl_s, 0.001),
+        "cache.max_bytes": (None if tuning.cache is None else tuning.cache.max_bytes, 1),
     }
     for name, (value, least) in limits.items():
         if value is not None and value < least:
