@@ -31,9 +31,9 @@ class Caller:
 
     __slots__ = ("_rows", "_slot", "answers", "gate", "id", "key", "models", "under_way")
 
-    def __init__(self, id_: str, rows: Rows) -> None:
+    def __init__(self, id_: str, rows: Rows | None = None) -> None:
         self.id = id_
-        self._rows = rows
+        self._rows = rows or alone()
         self._slot = NO_SLOT  # its place among all processes, if it has limits
         self.key = ApiKey("")
         self.models: frozenset[str] | None = frozenset()
