@@ -27,6 +27,8 @@ K = TypeVar("K")
 # The file is sparse: only what was written takes memory. 10,000 models with all counters in use take 12 MB.
 _HALF_BYTES: Final = 1 << 28
 _HEAD: Final = struct.Struct("<QQ")
+# A stretch of idle versions: 256 of them take 0.1 ms.
+LANES_PER_STEP: Final = 256
 
 
 class LaneAccount(msgspec.Struct, array_like=True):
@@ -160,7 +162,9 @@ class Total:
 def lane_accounts(lanes: Iterable[Lane]) -> Generator[None, None, list[msgspec.Raw]]:
     """The accounts of the lanes that have anything to say. Run it to its end."""
     written = []
-    for lane in lanes:
+    for done, lane in enumerate(lanes, 1):
+        if done % LANES_PER_STEP == 0:
+            yield
         if lane.stats.codes or lane.in_flight or lane.queued or lane.stats.shed or lane.copies is not None:
             counters, copies = _counters(lane.stats), _copies(lane.copies)
             account = LaneAccount(lane.model, lane.version, lane.in_flight, lane.queued, counters, copies)

@@ -11,12 +11,14 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from router import metrics
 from router.accounts import (
+    LANES_PER_STEP,
     Account,
     Accounts,
     KeyAccount,
@@ -32,6 +34,7 @@ from router.page import Field, Phase
 from router.stretches import in_stretches
 
 if TYPE_CHECKING:
+    from router.core.admission import Lane
     from router.server import Gateway
 
 # A process that is killed takes so much of its counts with it.
@@ -92,19 +95,19 @@ class Answers:
         if path == b"/healthz":
             return 200, _JSON, b'{"status": "draining"}' if self._gateway.is_ending else b'{"status": "ok"}'
         if path == b"/metrics":
-            _, total = await self._total()
+            _, total = await self._total(with_idle=True)
             return 200, b"text/plain; version=0.0.4; charset=utf-8", await self._metrics(total)
         if path == b"/report":
-            silent, total = await self._total()
+            silent, total = await self._total(with_idle=False)
             return self._refusal(silent) if silent else (200, _JSON, msgspec.json.encode(self._report(total)))
         if path == b"/debug/state":
-            silent, total = await self._total()
+            silent, total = await self._total(with_idle=True)
             return 200, _JSON, json.dumps(self._state(total, silent), indent=1).encode()
         return None
 
     # gathering
 
-    async def _total(self) -> tuple[list[int], Total]:
+    async def _total(self, *, with_idle: bool) -> tuple[list[int], Total]:
         """The sum of all processes, and the rows of those that did not answer."""
         total = Total()
         silent = await self._ask()
@@ -115,10 +118,16 @@ class Answers:
                     await in_stretches(total.add(account, is_live=is_live))
         # What was shown once must survive this process, or a counter would go back.
         await in_stretches(total.add(await self.publish(), is_live=True))
-        for lane in self._gateway.fleet.lanes.values():
+        if with_idle:
+            await in_stretches(self._add_idle(total))
+        return silent, total
+
+    def _add_idle(self, total: Total) -> Generator[None, None, None]:
+        """Versions that nobody asked yet are shown too."""
+        for lane in list(self._gateway.fleet.lanes.values()):
             if lane.replicas:
                 total.lane(lane.model, lane.version).replicas = lane.replicas
-        return silent, total
+            yield
 
     async def _ask(self) -> list[int]:
         """Has the others write fresh accounts. Returns who did not."""
@@ -144,11 +153,12 @@ class Answers:
         for caller in gateway.keyring.callers.values():
             mine = KeyAccount(caller.answers, caller.under_way)
             keys.setdefault(caller.id, KeyAccount([0] * len(caller.answers))).add(mine, is_live=True)
-        lanes = await in_stretches(lane_accounts(list(fleet.lanes.values())))
+        of_now = list(fleet.lanes.values())
+        lanes, queued = await in_stretches(lane_accounts(of_now)), await in_stretches(_queued(of_now))
         return Account(
             tag=fleet.tag,
             connections=len(gateway.connections),
-            queued=sum(lane.queued for lane in fleet.lanes.values()),
+            queued=queued,
             in_flight=fleet.in_flight(),
             ejected=fleet.ejected(time.monotonic()),
             unrouted=plus(before.unrouted, gateway.unrouted),
@@ -264,6 +274,15 @@ class Answers:
                 }
             )
         return shown
+
+
+def _queued(lanes: list[Lane]) -> Generator[None, None, int]:
+    queued = 0
+    for done, lane in enumerate(lanes, 1):
+        queued += lane.queued
+        if done % LANES_PER_STEP == 0:
+            yield
+    return queued
 
 
 def _copies(lane: LaneTotal) -> dict[str, object] | None:
