@@ -18,6 +18,10 @@ from router.core.framing import check_trailers
 # the same, without the whitespace that it tolerates: readers differ on where a line with other bytes ends (TERM.EXT).
 LINE_BYTES: Final = 4096
 TRAILER_BYTES: Final = 8192
+# Size lines beyond an ordinary one and twice their chunk's data may take so much in one body: a sender of one byte and
+# a long extension at a time would have us read thousands of times what the limit on bodies says (CVE-2023-39326).
+EXCESS_BYTES: Final = 16_384
+_ORDINARY_LINE_BYTES: Final = 16
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSIONS: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+"
@@ -51,10 +55,11 @@ class LengthDecoder:
 class ChunkDecoder:
     """A chunked body."""
 
-    __slots__ = ("_buffer", "_left", "_state", "done", "rest")
+    __slots__ = ("_buffer", "_excess", "_left", "_state", "done", "rest")
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._excess = 0
         self._left = 0
         self._state = _SIZE
         self.done = False
@@ -102,8 +107,11 @@ class ChunkDecoder:
             raise malformed(
                 f"chunk size line {line!r} is not a hexadecimal size with extensions `;name=value`; correct it"
             )
-        self._left = int(match.group(1), 16)
-        self._state = _DATA if self._left else _TRAILERS
+        size = self._left = int(match.group(1), 16)
+        self._state = _DATA if size else _TRAILERS
+        self._excess = max(0, self._excess + end - at - _ORDINARY_LINE_BYTES - 2 * size)
+        if self._excess > EXCESS_BYTES:
+            raise ProtocolError(errors.too_large(413, "chunk extensions are longer than their data", EXCESS_BYTES))
         return end + 2 - at
 
     def _read_data_end(self, data: bytes, at: int) -> int:

@@ -90,6 +90,28 @@ class TestChunkDecoder:
         with pytest.raises(ProtocolError):
             feed(decoder, [b"3;"] + [b"a" * 100] * (LINE_BYTES // 100 + 1))
 
+    def test_bounds_extensions_beside_little_data(self) -> None:
+        """Otherwise a body of a megabyte could be four gigabytes on the wire."""
+        decoder = ChunkDecoder()
+
+        with pytest.raises(ProtocolError) as caught:
+            for _ in range(10):
+                decoder.feed(b"1;" + b"a" * 4000 + b"\r\nx\r\n")
+
+        assert caught.value.refusal.status == 413
+
+    def test_takes_an_extension_with_each_large_chunk(self) -> None:
+        """Signed uploads have one of 86 bytes in every chunk."""
+        decoder = ChunkDecoder()
+        chunk = b"400;chunk-signature=" + b"0" * 64 + b"\r\n" + b"x" * 1024 + b"\r\n"
+
+        assert sum(len(decoder.feed(chunk)) for _ in range(1000)) == 1_024_000
+
+    def test_takes_any_number_of_small_chunks(self) -> None:
+        decoder = ChunkDecoder()
+
+        assert sum(len(decoder.feed(b"1\r\nx\r\n")) for _ in range(10_000)) == 10_000
+
     def test_bounds_the_trailers(self) -> None:
         decoder = ChunkDecoder()
 
