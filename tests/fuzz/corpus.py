@@ -14,6 +14,13 @@ from typing import Final
 from tests.protocol import smuggling, splitting
 from tests.protocol.mutations import chunk_bodies
 
+from .targets import ACCEPT, HANDSHAKE
+
+# With three marks behind it the answer is to a request for a WebSocket: see `replica` in targets.py.
+AGREED: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: %b\r\n\r\n" % ACCEPT
+)
 HERE: Final = Path(__file__).parent / "corpus"
 
 
@@ -35,8 +42,11 @@ def seeds(target: str) -> list[bytes]:
     requests = [payload.raw for payload in smuggling.payloads()]
     answers = [answer.raw for answer in splitting.answers()]
     made: dict[str, list[bytes]] = {
-        "client": requests,
-        "replica": answers,
+        "client": [*requests, HANDSHAKE + b"\x81\x80\x00\x00\x00\x00", HANDSHAKE + smuggling.HIDDEN],
+        "replica": [
+            *answers,
+            *(one + b"\x1e" * 3 for one in (AGREED + b"\x81\x01a", AGREED, AGREED[:-2] + b"X: y\r\n\r\n")),
+        ],
         "chunks": [body for _, body in chunk_bodies(b"")],
         "heads": [raw.partition(b"\r\n\r\n")[0] + b"\r\n" for raw in (*requests, *answers)],
         "paths": [raw.split(b" ")[1] for raw in requests if raw.count(b" ") > 1],

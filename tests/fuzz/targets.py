@@ -38,6 +38,12 @@ NEXT: Final = b"\x1e"  # here the answer to the next request begins
 LEAVE: Final = b"\x1c"  # here the sender closes
 EXPIRE: Final = b"\x1b"  # here the client's deadline passes
 
+HANDSHAKE: Final = (
+    b"GET /models/m/a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
+
 # A world is made anew now and then, so that a case that leaves something behind is near the one that shows it.
 _CASES_PER_WORLD: Final = 100
 
@@ -102,7 +108,7 @@ def _numbers(written: bytes) -> Iterator[int | None]:
 
 async def _replica(world: World, data: bytes) -> None:
     parts = data.replace(EXPIRE, b"").split(NEXT)
-    method = (b"GET", b"HEAD", b"POST")[len(parts) % 3]
+    method = (b"GET", b"HEAD", b"POST", HANDSHAKE)[(len(parts) - 1) % 4]
     whole = parts[0].replace(CUT, b"")
     at_once = await _answered(world, method, [whole])
     in_pieces = await _answered(world, method, _pieces(parts[0]))
@@ -113,7 +119,9 @@ async def _replica(world: World, data: bytes) -> None:
         and in_pieces[0] not in (502, 504)
     ):
         assert at_once == in_pieces
-    if at_once is not None and at_once[0] not in (502, 504) and method != b"HEAD" and LEAVE not in whole:
+    if at_once is not None and at_once[0] == 101:
+        assert ACCEPT in whole, "a tunnel that the replica did not agree to"
+    elif at_once is not None and at_once[0] not in (502, 504) and method != b"HEAD" and LEAVE not in whole:
         read = first_answer_by_llhttp(whole)
         assert read == at_once or has_framing_in_trailers(whole), f"passed on {at_once}, llhttp reads {read}"
 
@@ -130,10 +138,13 @@ async def _answered(world: World, method: bytes, pieces: list[bytes]) -> tuple[i
 
     world.answer = answer
     transport = world.client()
-    transport.deliver(method + b" /models/m/a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+    if method == HANDSHAKE:
+        transport.deliver(HANDSHAKE)
+    else:
+        transport.deliver(method + b" /models/m/a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
     await world.settle()
     first, rest = _take(bytes(transport.written), method == b"HEAD")
-    if first is not None:
+    if first is not None and first[0] != 101:
         assert not rest, f"behind the answer came {rest[:100]!r}"
         _ask_again(transport)
         await world.settle()
@@ -157,9 +168,11 @@ def _take(written: bytes, is_head: bool) -> tuple[tuple[int, bytes] | None, byte
         if end < 4:
             return None, b""
         status = int(written[start + 9 : start + 12])
-        if status >= 200:
+        if status >= 200 or status == 101:
             break
     fields = dict(line.split(b": ", 1) for line in written[start : end - 4].lower().split(b"\r\n")[1:])
+    if status == 101:
+        return (status, written[end:]), b""
     if is_head or status in (204, 304):
         return (status, b""), written[end:]
     if b"content-length" in fields:

@@ -113,7 +113,8 @@ class ReplicaSide:
         self.transport = transport
         self._read = 0
         self._parser = httptools.HttpRequestParser(self)
-        self.is_inside = False  # a request that is not complete
+        self._is_upgrade_asked = False
+        self.is_tunnel = False  # the replica agreed to an upgrade
 
     def step(self) -> bool:
         new = bytes(self.transport.written[self._read :])
@@ -123,11 +124,16 @@ class ReplicaSide:
                 return True
             return False
         self._read += len(new)
-        self._parser.feed_data(new)  # whatever llhttp refuses here ends the case: it must not have been sent
+        if self._is_upgrade_asked:
+            assert self.is_tunnel, f"bytes that nobody read: {new!r}"
+            return True
+        try:
+            self._parser.feed_data(new)  # whatever llhttp refuses here ends the case: it must not have been sent
+        except httptools.HttpParserUpgrade:
+            self._is_upgrade_asked = True
         return True
 
     def on_message_begin(self) -> None:
-        self.is_inside = True
         self._target = self._body = b""
 
     def on_url(self, url: bytes) -> None:
@@ -137,13 +143,13 @@ class ReplicaSide:
         self._body += body
 
     def on_message_complete(self) -> None:
-        self.is_inside = False
         number = len(self._world.seen)
         self._world.seen.append(Seen(self._parser.get_method(), self._target, self._body))
         for piece in self._world.answer(number):
             if piece is None:
                 self.transport.drop()
             else:
+                self.is_tunnel |= b"HTTP/1.1 101" in piece
                 self.transport.deliver(piece)
 
 
@@ -246,6 +252,6 @@ class QuietLog(EventLog):
 async def make_world(loop: MemoryLoop) -> World:
     log = QuietLog()
     gateway = Gateway(Config(table_file="-", limits=LIMITS), log)
-    route = VersionRoute((Endpoint("r", "127.0.0.1", 1),), concurrency=4, queue_max=4, eject=False)
+    route = VersionRoute((Endpoint("r", "127.0.0.1", 1),), concurrency=4, queue_max=4, eject=False, websocket=True)
     await gateway.apply(Table("fuzz", 1, "c", {"m": ModelRoute({"1": route}, {"1": 1})}))
     return World(gateway, loop, log)
