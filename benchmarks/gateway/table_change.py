@@ -4,7 +4,7 @@ Runs one gateway in this process, without clients, and turns the event loop as f
 between two turns is what a request would have waited. Prints, for each way, the bytes of the answer, the time of taking
 it in, and that longest stretch (median and worst); and the same of the table that is written to disk after deltas.
 
-    .venv/bin/python benchmarks/gateway/table_change.py --models 10000 --changes 20
+    python -m benchmarks.gateway.table_change --models 10000 --changes 20
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sqlite3
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from router import contract
 from tests.fakes.certificates import self_signed
-from tests.integration.cluster import Cluster, fleet, until
+from tests.integration.cluster import BODY, Cluster, fleet, until
 
 
 @pytest.fixture
@@ -115,7 +116,16 @@ class TestEditing:
 
         assert config(cluster)["auth"] == "required"
         assert config(cluster)["tls"] == {"certificate": str(made.certificate), "key": str(made.key)}
-        assert cluster.get("/status")["gateway"]["url"].startswith("https://")
+        url = cluster.get("/status")["gateway"]["url"]
+        key = cluster.api("POST", "/keys", json={"name": "ci"}).json()["secret"]
+        believed = ssl.create_default_context(cafile=made.certificate)
+        with httpx.Client(base_url=url, verify=believed, trust_env=False, timeout=30) as client:
+            path = "/v2/models/iris/infer"
+            answers = [
+                client.post(path, json=BODY, headers={"x-api-key": sent}).status_code for sent in (key, "stranger")
+            ]
+        assert url.startswith("https://")
+        assert answers == [200, 401]
         assert replicas(cluster, "iris") == before
 
     def test_a_gateway_that_is_open_to_strangers_is_refused_at_its_line(self, cluster: Cluster) -> None:
