@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, NotFound, create_api_error_from_http_exception
+from requests import HTTPError
 
 from orchestrator.adapters._docker_calls import QUICK_TIMEOUT_S, DockerCalls, explain
 from orchestrator.adapters._docker_create import (
@@ -56,6 +57,8 @@ TEARDOWN_GRACE_S = 5.0
 PARALLEL_STOPS = 8
 _NAME_TRIES = 5
 _ENDED = {"exited", "dead"}
+# What the engine says of a container that is removed: already, or at this moment.
+_GONE = {404, 409}
 
 
 class DockerEngine:
@@ -300,10 +303,8 @@ class DockerEngine:
             try:
                 inspected = self._calls.quick.inspect_container(container)
                 tail = [line.text for line in self._read_log(container, replica_id, LOG_TAIL_LINES)]
-            except NotFound:
-                return None
             except APIError as exc:
-                if exc.status_code != 409:  # it is being removed at this moment
+                if exc.status_code not in _GONE:
                     raise
                 return None
         state, limits = inspected["State"], inspected["HostConfig"]
@@ -330,9 +331,10 @@ class DockerEngine:
         timeout = (client.timeout, None if follow else client.timeout)
         url = f"{client.base_url}/v{client.api_version}/containers/{container}/logs"
         response = client.get(url, params=parameters, stream=True, timeout=timeout)
-        if response.status_code == 404:
-            raise NotFound(f"container {container}", response=response, explanation="no such container")
-        response.raise_for_status()
+        try:
+            response.raise_for_status()
+        except HTTPError as exc:
+            create_api_error_from_http_exception(exc)  # raises NotFound or another APIError, as the SDK's own calls do
         return response
 
     def _read_log(self, container: str, replica_id: str, tail: int) -> list[LogLine]:
@@ -346,7 +348,9 @@ class DockerEngine:
         with self._calls.during("read a replica's log"):
             try:
                 response = self._log_response(container, tail, follow)
-            except NotFound:
+            except APIError as exc:
+                if exc.status_code not in _GONE:
+                    raise
                 return
             with ended_by(stopped, response):
                 try:

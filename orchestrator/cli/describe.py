@@ -25,9 +25,9 @@ def describe(
     out = session.out
     out.line((described.model.name, "bold"), "  ", words.state(described.model.state))
     for title, url in described.urls.items():
-        out.long_line((f"  {title:<10}", "dim"), url)
+        out.long_line((f"  {title:<12}", "dim"), url)
     for title, value in described.settings.items():
-        out.long_line((f"  {title:<10}", "dim"), value)
+        out.long_line((f"  {title:<12}", "dim"), value)
     for version in described.model.versions:
         out.line()
         share = described.model.traffic.get(version.version, 0)

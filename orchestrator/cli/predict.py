@@ -31,7 +31,7 @@ def predict(
     session: Session,
     target: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", show_default=False, help="Which model.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", metavar="JSON", show_default=False, help="The request itself.")
+        str, typer.Option("--data", "-d", metavar="JSON", show_default=False, help="The request itself, or @FILE.")
     ] = "",
     file: Annotated[
         Path | None,
@@ -115,7 +115,9 @@ def _body(data: str, file: Path | None) -> bytes:
     """What was given as the request. Raises `UsageError` where it was given twice, or not at all."""
     if data and file:
         raise UsageError("--data and --file: both were given", hint="give one of them")
-    if data:
+    if data.startswith("@"):  # as curl reads it
+        file = Path(data[1:])
+    elif data:
         return data.encode()
     if file and str(file) != "-":
         try:

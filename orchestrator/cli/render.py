@@ -122,7 +122,7 @@ def facts_grid(version: schemas.VersionStatus, settings: Mapping[str, str]) -> l
         "routing": ", ".join(f"{name} {value}" for name, value in settings.items() if name != "concurrency"),
         "reason": version.reason,
     }
-    return [[(f"  {name:<10}", "dim"), value] for name, value in facts.items() if value]
+    return [[(f"  {name:<12}", "dim"), value] for name, value in facts.items() if value]
 
 
 def event_line(event: schemas.Event, *, about_one_model: bool = False) -> Line:

@@ -56,6 +56,46 @@ class TestListing:
             engine.close()
 
 
+class TestReplicaThatIsBeingRemoved:
+    """Between the list and a look at its end the engine says 409 to all questions about a container."""
+
+    def answers(self, inspect: int, logs: int) -> Answers:
+        facts = {
+            "cluster": "c",
+            "role": "replica",
+            "replica": "iris-1-0",
+            "model": "iris",
+            "version": "1",
+            "spec": "5b",
+        }
+        labels = {f"modelfleet.{name}": value for name, value in facts.items()}
+        listed = {
+            "Id": "c0ffee",
+            "State": "exited",
+            "Labels": labels,
+            "Created": 1,
+            "NetworkSettings": {"Networks": {}},
+        }
+        conflict = {"message": "can not get logs from container which is dead or marked for removal"}
+        ended = {"State": {"ExitCode": 0}, "HostConfig": {}}
+        return {
+            ("GET", "/info"): (200, {"OSType": "linux"}),
+            ("GET", "/containers/c0ffee/json"): (inspect, ended if inspect == 200 else conflict),
+            ("GET", "/containers/c0ffee/logs"): (logs, conflict),
+            ("GET", "/containers/json"): (200, [[listed]]),  # one line, which is the array
+        }
+
+    @pytest.mark.parametrize(("inspect", "logs"), [(409, 409), (200, 409), (404, 404), (200, 404)])
+    def test_has_ended_and_the_engine_answers(self, tmp_path: Path, inspect: int, logs: int) -> None:
+        with DockerApi(self.answers(inspect, logs)) as api:
+            engine = DockerEngine("c", tmp_path, host=api.host)
+
+            (replica,) = engine.replicas()
+
+            assert (replica.id, replica.running) == ("iris-1-0", False)
+            engine.close()
+
+
 class TestBuilds:
     def build(self, calls: DockerCalls, tmp_path: Path, environ: dict[str, str] | None = None) -> str:
         builder = ImageBuilder(tmp_path, "base:1", calls, environ or {})

@@ -209,8 +209,8 @@ class TestDescribe:
     def test_shows_what_the_gateway_does_with_requests(self, api: FakeAdminApi, run: Run) -> None:
         lines = run("describe", "iris").stdout.splitlines()
 
-        assert "  sticky    header:x-user" in lines
-        assert "  routing   retry_max 2, balance least" in lines
+        assert "  sticky      header:x-user" in lines
+        assert "  routing     retry_max 2, balance least" in lines
 
     def test_json_is_the_schema(self, api: FakeAdminApi, run: Run) -> None:
         assert s.ModelDescription.model_validate_json(run("describe", "iris", "-o", "json").stdout).model.name == "iris"

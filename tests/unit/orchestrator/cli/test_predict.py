@@ -110,6 +110,15 @@ class TestRouting:
 
         assert gateway.requests[0][3].decode() == V2
 
+    def test_reads_a_file_that_is_named_as_for_curl(
+        self, api: FakeAdminApi, gateway: FakeGateway, run: Run, tmp_path: Path
+    ) -> None:
+        (tmp_path / "request.json").write_text(V2)
+
+        run("predict", "iris", "-d", f"@{tmp_path / 'request.json'}")
+
+        assert gateway.requests[0][3].decode() == V2
+
     def test_reads_standard_input(self, api: FakeAdminApi, gateway: FakeGateway, run: Run) -> None:
         assert run("predict", "iris", stdin=V1).exit_code == 0
 
