@@ -29,6 +29,7 @@ from router.core.door import Door
 from router.core.errors import Refusal
 from router.core.held import HeldTable
 from router.core.keys import Keyring
+from router.core.ledger import Ledger, Unread
 from router.core.table import Fleet
 from router.core.target import Own
 from router.crew import Crew
@@ -83,6 +84,8 @@ class Gateway:
         self._private: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._applying = asyncio.Lock()
+        self.memory = Ledger(config.limits.held_bytes)  # bodies
+        self.unread = Unread(config.limits.held_bytes)  # answers
         self._watching: asyncio.Task[None] | None = None
         self._hint_at = 0.0
         self._census = Census(config.limits.connections, config.limits.connections_per_address)

@@ -160,6 +160,11 @@ def connections_of_address_taken(origin: str, limit: int) -> Refusal:
     return Refusal(503, "OVERLOADED", f"{origin} has {limit} connections open; close some, or share them", 1)
 
 
+def memory_taken(limit_bytes: int) -> Refusal:
+    text = f"the bodies that wait in this gateway take all of its {limit_bytes} bytes for them; try again later"
+    return Refusal(503, "OVERLOADED", text, 1)
+
+
 def plain_http() -> Refusal:
     return Refusal(400, "BAD_REQUEST", "this port speaks TLS; ask it with https:// instead of http://")
 

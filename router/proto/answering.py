@@ -8,6 +8,7 @@ reset overtakes the answer.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -41,9 +42,9 @@ class Answering:
     """A client's connection, as far as its requests do not matter. The exchange calls what has no underscore."""
 
     __slots__ = (
-        "_ahead", "_caller", "_client_name", "_exchange", "_gateway", "_keep_alive", "_limits", "_peer", "_phase",
-        "_request", "_request_id", "_timers", "_traceparent", "_transport", "alarm", "alarm_due", "deadline", "flow",
-        "minor",
+        "_ahead", "_caller", "_client_name", "_exchange", "_gateway", "_held_bytes", "_is_stalled", "_keep_alive",
+        "_limits", "_peer", "_phase", "_request", "_request_id", "_timers", "_traceparent", "_transport",
+        "_unread_bytes", "alarm", "alarm_due", "deadline", "flow", "minor",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway) -> None:
@@ -67,6 +68,9 @@ class Answering:
         self._traceparent = b""
         self._keep_alive = True
         self.minor = 1
+        self._is_stalled = False  # the client does not read its answers
+        self._unread_bytes = sys.maxsize  # when that was looked at last
+        self._held_bytes = 0  # of its body, as counted by the gateway
         self._caller: Caller | None = None  # whose key the request has, from the door until its exchange begins
         self._exchange: Exchange | None = None
 
@@ -117,6 +121,28 @@ class Answering:
             self._gateway.fault(second, self._request_id)
             self._transport.abort()
 
+    # called by the gateway
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # called by the transport
+
+    def pause_writing(self) -> None:
+        self._is_stalled = True
+        self._await_reader(time.monotonic())
+        if self._exchange is not None:
+            self._exchange.pause_answer(True)
+
+    def resume_writing(self) -> None:
+        self._is_stalled = False
+        self._gateway.unread.remove(self)
+        if self._exchange is not None:
+            self.set_deadline(self._exchange.next_deadline)
+            self._exchange.pause_answer(False)
+        elif self._phase == HEAD:
+            self._go_on()
+
     # called by the timers
 
     def on_deadline(self, now: float) -> None:
@@ -125,7 +151,29 @@ class Answering:
         except Exception as exc:
             self.fault(exc, self._exchange)
 
+    # called by the upload
+
+    def hold(self, size: int) -> bool:
+        more = size - self._held_bytes
+        if more < 0:
+            self._gateway.memory.give(-more)
+        elif more and not self._gateway.memory.take(more):
+            return False
+        self._held_bytes = size
+        return True
+
     # steps
+
+    def _go_on(self) -> None:
+        """Works on what was sent ahead."""
+        raise NotImplementedError
+
+    def _await_reader(self, now: float) -> None:
+        """The client must read some of what waits for it, however little, within the write timeout."""
+        self._unread_bytes = self._transport.get_write_buffer_size()
+        self._gateway.unread.add(self, self._unread_bytes)
+        deadline = now + self._limits.write_timeout_s
+        self.set_deadline(deadline if self._exchange is None else min(deadline, self._exchange.next_deadline))
 
     def _expire(self, now: float) -> None:
         raise NotImplementedError

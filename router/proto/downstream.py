@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Requests sent ahead are taken in up to here; then they wait in the socket.
 AHEAD_BYTES: Final = 65_536
+# Smaller bodies that came with their heads are bounded by the number of requests.
+UNCOUNTED_BYTES: Final = 16_384
 # A body that is held whole must be here within the request's time, or this when the request names none.
 HELD_BODY_S: Final = 120.0
 
@@ -39,9 +41,15 @@ class ClientConnection(Answering, asyncio.Protocol):
     """A client's connection, from accept to close."""
 
     __slots__ = (
-        "_arrived", "_heads", "_is_advancing", "_is_head_begun", "_is_stalled", "_lane", "_requests_left", "_scheme",
+        "_arrived",
+        "_heads",
+        "_is_advancing",
+        "_is_head_begun",
+        "_lane",
+        "_requests_left",
+        "_scheme",
         "_upload",
-    )  # fmt: skip
+    )
 
     def __init__(self, gateway: Gateway, *, is_secure: bool = False) -> None:
         super().__init__(gateway)
@@ -51,7 +59,6 @@ class ClientConnection(Answering, asyncio.Protocol):
         self._heads = HeadReader(self._limits.head_bytes, self._limits.target_bytes)
         self._is_head_begun = False
         self._is_advancing = False
-        self._is_stalled = False  # the client does not read its answers
         # of the request
         self._arrived = 0.0
         self._lane: Lane | None = None  # where it goes, when that was asked before its body was here
@@ -75,7 +82,9 @@ class ClientConnection(Answering, asyncio.Protocol):
         self._phase = LINGER
         self._timers.forget(self)
         self._gateway.forget(self)
+        self._gateway.unread.remove(self)
         self._cancel()
+        self.hold(0)
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
@@ -101,18 +110,6 @@ class ClientConnection(Answering, asyncio.Protocol):
         self._transport.close()
         return False
 
-    def pause_writing(self) -> None:
-        self._is_stalled = True
-        if self._exchange is not None:
-            self._exchange.pause_answer(True)
-
-    def resume_writing(self) -> None:
-        self._is_stalled = False
-        if self._exchange is not None:
-            self._exchange.pause_answer(False)
-        elif self._phase == HEAD:
-            self._go_on()
-
     # called by the gateway
 
     def drain(self) -> None:
@@ -120,9 +117,6 @@ class ClientConnection(Answering, asyncio.Protocol):
         self._keep_alive = False
         if self._phase == HEAD and not self._ahead:
             self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     # called by the exchange
 
@@ -231,6 +225,10 @@ class ClientConnection(Answering, asyncio.Protocol):
         if 0 <= length <= len(rest):
             self._ahead = rest[length:]
             self._phase = BUSY
+            if length > UNCOUNTED_BYTES and not self.hold(length):
+                self._count_unrouted(refusal := errors.memory_taken(self._limits.held_bytes))
+                self._refuse(refusal)
+                return
             self._dispatch(rest[:length], self._arrived)
         else:
             self._phase = BODY
@@ -353,7 +351,14 @@ class ClientConnection(Answering, asyncio.Protocol):
 
     def _expire(self, now: float) -> None:
         exchange = self._exchange
-        if self._phase == BODY and (exchange is None or now < exchange.next_deadline):
+        is_in_time = exchange is None or now < exchange.next_deadline
+        unread_bytes = self._transport.get_write_buffer_size()
+        if unread_bytes and is_in_time:
+            if unread_bytes < self._unread_bytes:
+                self._await_reader(now)
+            else:
+                self._transport.abort()
+        elif self._phase == BODY and is_in_time:
             self._upload.expire(now)
         elif exchange is not None and self._phase != LINGER:
             exchange.expire(now)
@@ -366,6 +371,8 @@ class ClientConnection(Answering, asyncio.Protocol):
         """The answer is written: on to the next request, or close."""
         if len(self._request.raw) > REMEMBERED_BYTES:
             self._request = cast(Any, None)
+        if self._held_bytes:
+            self.hold(0)
         if self._phase == BODY:  # answered before its body was read
             self._linger()
         elif self._keep_alive:

@@ -14,13 +14,13 @@ from router.core.errors import ProtocolError
 class Intake:
     """`length` -1: a chunked body."""
 
-    __slots__ = ("_decoder", "_held", "_limits", "_size", "length")
+    __slots__ = ("_decoder", "_held", "_limits", "length", "size")
 
     def __init__(self, length: int, limits: Limits) -> None:
         self._decoder = ChunkDecoder() if length < 0 else LengthDecoder(length)
         self._limits = limits
         self._held = bytearray()  # a list of pieces would cost forty times their bytes when they come one by one
-        self._size = 0
+        self.size = 0
         self.length = length
 
     @property
@@ -34,13 +34,13 @@ class Intake:
 
     @property
     def is_too_long_to_hold(self) -> bool:
-        return max(self._size, self.length) > self._limits.buffer_bytes
+        return max(self.size, self.length) > self._limits.buffer_bytes
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes among `data`. Raises `ProtocolError` for broken framing or a body over its limit."""
         piece = self._decoder.feed(data)
-        self._size += len(piece)
-        if self._size > self._limits.body_bytes:
+        self.size += len(piece)
+        if self.size > self._limits.body_bytes:
             raise ProtocolError(errors.too_large(413, "a chunked body", self._limits.body_bytes))
         return piece
 

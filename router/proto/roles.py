@@ -95,6 +95,9 @@ class Sender(Protocol):
 
     def set_deadline(self, deadline: float) -> None: ...
 
+    def hold(self, size: int) -> bool:
+        """Counts the bytes of its request that are kept in memory, now `size` in all. False: they are too many."""
+
     def body_held(self, body: bytes, rest: bytes) -> None:
         """All of the body is here. `rest` came behind it."""
 

@@ -54,7 +54,9 @@ class Upload:
             self._pass(self._exchange, piece)
             return
         intake.hold(piece)
-        if intake.is_whole:
+        if not self._sender.hold(intake.size):
+            self._sender.body_failed(errors.memory_taken(self._limits.held_bytes))
+        elif intake.is_whole:
             self._sender.body_held(intake.take(), intake.rest)
         elif intake.is_too_long_to_hold:
             self._exchange = self._sender.body_streams(intake.length)
@@ -83,6 +85,7 @@ class Upload:
         if self._intake.is_whole:
             self._sender.body_streamed(self._intake.rest)
             return
-        if exchange.backlog_bytes > self._limits.buffer_bytes:
+        backlog_bytes = exchange.backlog_bytes
+        if not self._sender.hold(backlog_bytes) or backlog_bytes > self._limits.buffer_bytes:
             self._sender.flow.pause_reading()
         self.wait()
