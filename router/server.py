@@ -201,7 +201,8 @@ class Gateway:
         """Puts a checked table in force, while requests go on."""
         async with self._applying:
             with _collector_paused():
-                self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
+                # First, so that a revoked key ends at once.
+                await in_stretches(self.keyring.apply(table.keys, time.monotonic()))
                 await in_stretches(self.fleet.apply(table, time.monotonic))
                 self.held.hold(table, time.time())
         self.has_table.set()
@@ -217,7 +218,8 @@ class Gateway:
             delta = decode_delta(raw)
             table: Table = await in_stretches(self.held.merge(delta))
             if delta.keys or delta.removed_keys:
-                self.keyring.apply(table.keys, time.monotonic())  # first, so that a revoked key ends at once
+                # First, so that a revoked key ends at once.
+                await in_stretches(self.keyring.apply(table.keys, time.monotonic()))
             await in_stretches(self.fleet.amend(delta, time.monotonic))
             self.held.hold_merged(delta, table, time.time())
         self.crew.applied_table()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
 from router.contract import ApiKey
@@ -23,6 +23,7 @@ from router.core.rows import NO_SLOT, Rows, alone
 # RFC 6750 section 2.1; the scheme is case-insensitive (RFC 9110 section 11.1).
 _BEARER: Final = re.compile(rb"(?i:bearer) +([A-Za-z0-9\-._~+/]+=*)")
 _KEY: Final = re.compile(rb"[\x21-\x7e]+")
+_KEYS_PER_STEP: Final = 32
 CREDENTIALS: Final = (b"authorization", b"x-api-key")
 
 
@@ -116,22 +117,27 @@ class Keyring:
         self.revision = 0
         self.callers: dict[str, Caller] = {}  # by the key's public name
         self._by_digest: dict[str, Caller] = {}
-        self._keys: Mapping[str, ApiKey] = {}
         self._rows = rows or alone()
 
-    def apply(self, keys: Mapping[str, ApiKey], now: float) -> None:
-        """Puts the keys of a checked table in force: all that it does not name stop working."""
-        if keys == self._keys:
-            return
+    def apply(self, keys: Mapping[str, ApiKey], now: float) -> Generator[None, None, None]:
+        """Puts the keys of a checked table in force with the last step: all that it does not name stop working then."""
         before = self.callers
-        self.callers = {id_: before.get(id_) or Caller(id_, self._rows) for id_ in keys}
-        for id_ in before.keys() - keys.keys():
+        callers: dict[str, Caller] = {}
+        by_digest: dict[str, Caller] = {}
+        has_changed = len(keys) != len(before)
+        for done, (id_, key) in enumerate(keys.items(), 1):
+            caller = callers[id_] = before.get(id_) or Caller(id_, self._rows)
+            if caller.key is not key and caller.key != key:
+                caller.take_over(key, now)
+                has_changed = True
+            by_digest[key.digest] = caller
+            if done % _KEYS_PER_STEP == 0:
+                yield
+        for id_ in before.keys() - callers.keys():
             before[id_].let_go()
-        for id_, caller in self.callers.items():
-            caller.take_over(keys[id_], now)
-        self._by_digest = {caller.key.digest: caller for caller in self.callers.values()}
-        self._keys = keys
-        self.revision += 1
+        if has_changed:
+            self.callers, self._by_digest = callers, by_digest
+            self.revision += 1
 
     def identify(self, read: Mapping[bytes, bytes]) -> Caller | Refusal | None:
         """Whose request it is, by the fields of its head; None: nobody's, and nobody has to be.

@@ -17,9 +17,14 @@ def api_key(text: bytes = KEY, **settings: object) -> ApiKey:
     return ApiKey(hashlib.sha256(text).hexdigest(), **settings)  # type: ignore[arg-type]
 
 
+def put_in_force(ring: Keyring, keys: dict[str, ApiKey], now: float) -> None:
+    for _ in ring.apply(keys, now):
+        pass
+
+
 def ring(*, required: bool = True, **keys: ApiKey) -> Keyring:
     made = Keyring(required)
-    made.apply(keys or {"a": api_key()}, 0.0)
+    put_in_force(made, keys or {"a": api_key()}, 0.0)
     return made
 
 
@@ -93,7 +98,7 @@ class TestTables:
         made = ring()
         before = made.revision
 
-        made.apply({}, 1.0)
+        put_in_force(made, {}, 1.0)
 
         assert isinstance(made.identify(bearer()), Refusal)
         assert made.revision != before
@@ -102,7 +107,7 @@ class TestTables:
         made = ring()
         before = made.revision, made.callers["a"]
 
-        made.apply({"a": api_key()}, 1.0)
+        put_in_force(made, {"a": api_key()}, 1.0)
 
         assert (made.revision, made.callers["a"]) == before
 
@@ -110,7 +115,7 @@ class TestTables:
         made = ring()
         made.callers["a"].enter()
 
-        made.apply({"a": api_key(), "b": api_key(b"other")}, 1.0)
+        put_in_force(made, {"a": api_key(), "b": api_key(b"other")}, 1.0)
 
         assert made.callers["a"].under_way == 1
 
@@ -119,9 +124,22 @@ class TestTables:
         made = ring(a=api_key(rate_limit=limit))
         assert made.callers["a"].limits("m", None, 10.0) is None
 
-        made.apply({"a": api_key(rate_limit=limit), "b": api_key(b"other")}, 10.1)
+        put_in_force(made, {"a": api_key(rate_limit=limit), "b": api_key(b"other")}, 10.1)
 
         assert made.callers["a"].limits("m", None, 10.1) is not None
+
+    def test_many_are_taken_over_in_steps_and_all_at_once(self) -> None:
+        many = {f"k{n}": api_key(str(n).encode()) for n in range(1000)}
+        made = ring()
+
+        steps = 0
+        for _ in made.apply(many, 1.0):
+            steps += 1
+            assert list(made.callers) == ["a"]
+
+        assert steps > 10
+        assert len(made.callers) == 1000
+        assert isinstance(made.identify(bearer(b"999")), Caller)
 
 
 class TestScope:
