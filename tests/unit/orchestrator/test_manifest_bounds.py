@@ -10,9 +10,10 @@ import pytest
 
 from orchestrator.core.entities import DesiredVersion, RouteSettings
 from orchestrator.manifest import LimitsConfig
-from orchestrator.manifest.gateway import GatewayConfig
+from orchestrator.manifest.gateway import GatewayConfig, is_loopback
 from orchestrator.manifest.groups import settings_of
 from orchestrator.manifest.routing import BALANCES, RETRY_CAUSES, STICKY
+from router import config as gateway_config
 from router import contract
 from router.config import Config, Limits
 
@@ -48,6 +49,14 @@ class TestWords:
         known = get_args(next(f.type for f in msgspec.structs.fields(Config) if f.name == "auth"))
 
         assert {str(word) for word in settings_of(GatewayConfig)["auth"].kind.schema()["enum"]} == set(known)
+
+
+class TestLoopback:
+    @pytest.mark.parametrize(
+        "host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST", "0.0.0.0", "::", "10.1.2.3", "example.org"]
+    )
+    def test_is_for_the_manifest_what_it_is_for_the_gateway(self, host: str) -> None:
+        assert is_loopback(host) == gateway_config.is_loopback(host)
 
 
 class TestRouteSettings:
