@@ -95,6 +95,8 @@ class Upgrade(Exchange):
         self._connection = connection
         self._sent_at = now
         suffix = rewrite.upgrade_suffix(self._request_id, self._traceparent)
+        # who refused may still have taken it for a tunnel, and would read the next request as its bytes
+        connection.dedicate()
         connection.start(self, self._prefix + suffix)
         self._client.set_deadline(self.deadline)
 

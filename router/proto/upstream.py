@@ -100,6 +100,10 @@ class ReplicaConnection(asyncio.Protocol):
         if self.deadline < self.alarm_due:
             self._timers.watch(self)
 
+    def dedicate(self) -> None:
+        """Closes after the answer, whatever it is: no other request may follow the one that is started."""
+        self.is_closing = True
+
     def abort(self) -> None:
         """Ends at once: the replica must not take what it has for a complete request."""
         self._exchange = None

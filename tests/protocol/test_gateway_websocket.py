@@ -366,6 +366,21 @@ class TestAHandshake:
         assert await client.closed() == b""
         assert [seen.path for seen in server.requests] == ["/models/m/refuse"]
 
+    async def test_that_the_replica_refuses_ends_the_replicas_connection_too(
+        self, gateway: GatewayUnderTest, server: WebSocketReplica
+    ) -> None:
+        """Found by `make fuzz`: the pool gave it to the next request."""
+        await gateway.route(server, websocket=True)
+
+        for _ in range(2):
+            assert (await gateway.ask("/models/m/refuse", *UPGRADE, method="GET")).status == 403
+            assert (await gateway.ask("/models/m/refuse", method="GET")).status == 403
+
+        upgrades = [request.transport for request in server.requests[::2]]
+        others = [request.transport for request in server.requests[1::2]]
+        assert upgrades == [None, None]  # closed
+        assert others[0] is others[1] is not None
+
     @pytest.mark.parametrize(
         "answer",
         [
