@@ -154,6 +154,12 @@ class Exchange(Place):
         """For the request's end when it was not the exchange that ended it."""
         self._count(status, time.monotonic())
 
+    def give_up(self) -> bool:
+        has_begun = super().give_up()
+        if has_begun and self.caller is not None:  # nobody will count it
+            self._give_key_back(self.caller, 500)
+        return has_begun
+
     def pause_answer(self, paused: bool) -> None:
         """The client reads slower than the replica writes."""
         if self._connection is not None and self._phase == ANSWERING:

@@ -19,6 +19,7 @@ from tests.fakes.gateway import Client, GatewayUnderTest, InjectedFaultError, re
 from tests.fakes.scripted_replica import Call, ScriptedReplica, echo
 
 from .conftest import StartGateway
+from .test_gateway_keys import Keys, api_key, bearer
 
 
 class Bomb:
@@ -229,6 +230,17 @@ class TestAFault:
         assert (await client.answer()).body == b"mine"
         assert await ended(client) == b""
         assert await is_served()
+
+    async def test_gives_back_the_place_of_its_key(self, start_gateway: StartGateway, replica: ScriptedReplica) -> None:
+        keys = Keys(await start_gateway(), replica)
+        await keys.hold(one=api_key(concurrency=1))
+        lane_of(keys.gateway).stats = BrokenStats(Bomb())
+        client = await keys.gateway.connect()
+
+        client.request("/v2/models/m/infer", bearer(), body=b"mine")
+        await ended(client)
+
+        assert (await keys.gateway.ask("/v2/models/m/infer", bearer())).status == 200
 
     async def test_of_a_waiting_request_does_not_touch_the_one_whose_slot_it_gets(
         self, gateway: GatewayUnderTest, replica: ScriptedReplica, is_served: Callable[[], Awaitable[bool]]

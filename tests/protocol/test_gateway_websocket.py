@@ -16,6 +16,7 @@ from tests.fakes.gateway import Client, GatewayUnderTest, request, until
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
 from .conftest import StartGateway
+from .test_gateway_keys import Keys, api_key, bearer
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 SWITCHED = (
@@ -195,6 +196,18 @@ class TestATunnel:
         async with await waiting as channel:
             await channel.send_str("mine")
             assert await channel.receive_str() == "mine"
+
+    async def test_holds_its_keys_place_for_its_life(
+        self, start_gateway: StartGateway, server: WebSocketReplica, session: aiohttp.ClientSession
+    ) -> None:
+        keys = Keys(await start_gateway(), server)  # type: ignore[arg-type]
+        await keys.serve({"websocket": True}, one=api_key(concurrency=1))
+        headers = dict([bearer().split(": ")])
+
+        for _ in range(2):
+            async with session.ws_connect(url(keys.gateway), headers=headers):
+                assert (await keys.gateway.ask("/models/m/x", bearer(), method="GET")).status == 429
+            await until(lambda: keys.gateway.in_flight == 0)
 
     async def test_outlives_the_deadline_of_its_handshake_and_ends_when_idle(
         self, start_gateway: StartGateway, server: WebSocketReplica, session: aiohttp.ClientSession
