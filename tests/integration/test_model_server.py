@@ -210,7 +210,7 @@ class TestBatching:
         assert 'modelfleet_server_load_seconds{model="iris",version="1",phase="loading"}' in text
 
     def test_shows_what_it_learned_of_the_size_of_batches(self, replica: Replica) -> None:
-        for _ in range(10):
+        for _ in range(20):
             replica.infer(matrix(models.ONE_ROW))
 
         learned = httpx.get(f"{replica.url}/v2/models/iris").json()["parameters"]["batching"]

@@ -20,11 +20,12 @@ MOST_ROWS = 1024
 # Of the latency objective: a row waits for the batch that is running, then for its own, and something is left for the
 # way there and back.
 SHARE = 0.4
-GROWTH = 1.10
-NEAR = 0.93
-SAMPLES = 8
-# A verdict needs so many batches: the median of four bears one that the machine delayed.
-LEAST_SAMPLES = 4
+# A doubling must bring more than that the next batch can be read while this one is computed, which one large batch for
+# all who wait gives up.
+GROWTH = 1.15
+NEAR = 0.9
+SAMPLES = 12
+LEAST_SAMPLES = 6
 # The first calls of a model fill caches and pools, and say little of the later ones.
 IGNORED = 3
 RETRY_S = 30.0
@@ -60,7 +61,9 @@ class Costs:
         if self._counts[level] % LEAST_SAMPLES:
             return False
         self.seconds[level] = median(s for _, s in samples)
-        self.rates[level] = median(r / s for r, s in samples)
+        # Other work on the machine only ever delays a batch: the second best says more of the model than the middle
+        # one, and among several sizes the luckiest median would win.
+        self.rates[level] = sorted(r / s for r, s in samples)[-2]
         return True
 
     def forget(self, level: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker_image.server.batching.sizing import MOST_ROWS, RETRY_S, SHARE, Sizing
+from worker_image.server.batching.sizing import IGNORED, LEAST_SAMPLES, MOST_ROWS, RETRY_S, SHARE, Sizing
 
 Cost = Callable[[int], float]
 
@@ -78,7 +79,7 @@ class TestLearning:
 
     def test_ignores_the_first_slow_calls(self) -> None:
         sizing = Sizing()
-        for _ in range(3):
+        for _ in range(IGNORED):
             sizing.observe(1, 5.0, 0.0)
 
         assert Simulated(fixed_and_per_row(0.0, 0.001), sizing).run(100) == 1
@@ -101,7 +102,7 @@ class TestLearning:
 
     def test_a_large_request_is_cut_before_it_breaks_the_objective(self) -> None:
         sizing = Sizing(slo_s=1.0)
-        for _ in range(7):
+        for _ in range(IGNORED + LEAST_SAMPLES):
             sizing.observe(1, 0.020, 0.0)
 
         assert sizing.limit == 2
@@ -192,14 +193,14 @@ def test_the_limit_stays_in_range_whatever_is_observed(seen: list[tuple[int, flo
         assert sizing.seconds_of(rows) >= 0
 
 
-@pytest.mark.parametrize("noise", [0.1, 0.3])
-def test_noise_does_not_lead_a_linear_model_far_from_single_rows(noise: float) -> None:
-    """Seeded: the limit may be wrong for a while, but what it costs in rows/s is nothing for a linear model."""
-    import random
+@pytest.mark.parametrize("seed", range(20))
+def test_delays_by_other_work_do_not_make_a_linear_model_look_as_if_it_gained(seed: int) -> None:
+    """A third of the batches take up to five times as long, as on a machine with a load of ten. Seeded: with the median
+    of eight batches instead of the second best of twelve, 9 of these 20 ended with 16 rows or more.
+    """
+    chance = random.Random(seed)
 
-    chance = random.Random(7)
-    simulated = Simulated(lambda rows: rows * 0.001 * (1 + chance.uniform(0, noise)), Sizing())
+    def delayed(rows: int) -> float:
+        return rows * 0.001 * (1 + (chance.uniform(0, 4) if chance.random() < 0.33 else chance.uniform(0, 0.1)))
 
-    simulated.run(2000)
-
-    assert sorted(simulated.sizes)[int(len(simulated.sizes) * 0.9)] <= 8
+    assert Simulated(delayed, Sizing()).run(2000) <= 4
