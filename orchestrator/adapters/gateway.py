@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,10 @@ from orchestrator.core.plan import RoutedModel
 from router import contract
 
 START_TIMEOUT_S = 15.0
+# A trial of the settings and the start of the new processes, each within the gateway's own limits (45 s).
+RESTART_TIMEOUT_S = 60.0
+# Another value of these needs another process; all else is taken over in a hot restart.
+ADDRESS = ("host", "port", "metrics_host", "metrics_port")
 
 
 class GatewayFailed(UnavailableError):  # noqa: N818
@@ -38,7 +43,7 @@ class GatewayFailed(UnavailableError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where a gateway listens and with which settings; another value needs another process.
+    """Where a gateway listens and with which settings.
 
     `processes`: 0 is one for each core. `tls`: absolute paths by their names in the manifest, empty for plain HTTP.
     `access_log_share`: None writes no access log.
@@ -104,14 +109,58 @@ class GatewayProcess:
         found = self._read()
         return {name: int(found["config"][name]) for name in ("port", "metrics_port")} if found else {}
 
-    def start(self, listener: Listener) -> int:
-        """Starts a gateway, waits until it listens, ends the one before it. Raises `GatewayFailed`."""
-        with self._lock:
-            return self._start(listener)
+    def running(self, metrics_port: int) -> int | None:
+        """The process id of the gateway that runs with this private port, whatever its other settings."""
+        found = self._read()
+        return int(found["pid"]) if found and found["config"].get("metrics_port") == metrics_port else None
 
-    def _start(self, listener: Listener) -> int:
-        before = self._read()
-        config = self._config(listener)
+    def start(self, listener: Listener) -> int:
+        """Has a gateway run with these settings, and returns its process id. Raises `GatewayFailed`.
+
+        One that has the same address already takes them over in a hot restart: it loses no request and keeps its
+        process id. Else another is started, and the one before it ended once that listens.
+        """
+        with self._lock:
+            before = self._read()
+            config = self._config(listener)
+            if before is not None and all(before["config"].get(name) == config[name] for name in ADDRESS):
+                generation = _generation(listener, int(before["pid"]))
+                if generation is not None:
+                    return self._restart(before, config, listener, generation)
+            return self._start(listener, config, before)
+
+    def _restart(self, before: dict[str, Any], config: dict[str, Any], listener: Listener, generation: int) -> int:
+        pid = int(before["pid"])
+        self._end_strays(pid)
+        path = self._directory / "config.json"
+        offset = self._log_file.stat().st_size if self._log_file.exists() else 0
+        write_private(path, json.dumps(config, indent=2).encode())
+        os.kill(pid, signal.SIGHUP)
+        deadline = time.monotonic() + RESTART_TIMEOUT_S
+        while (_generation(listener, pid) or generation) <= generation:
+            refused = self._refused_since(offset)
+            if refused or time.monotonic() > deadline:
+                write_private(path, json.dumps(before["config"], indent=2).encode())
+                raise GatewayFailed(
+                    f"gateway: new settings: {refused or 'not in force in time'}; it goes on with those before; "
+                    f"correct them in the manifest; see {self._log_file}"
+                )
+            time.sleep(0.05)
+        write_private(self._record, json.dumps({**before, "config": config}).encode())
+        return pid
+
+    def _refused_since(self, offset: int) -> str:
+        """Why the gateway did not restart; "" while it has not said so."""
+        with open(self._log_file, "rb") as log:
+            log.seek(offset)
+            for line in log:
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    event = json.loads(line)
+                    if str(event["event"]).startswith("gateway not restarted"):
+                        return str(event["reason"])
+        return ""
+
+    def _start(self, listener: Listener, config: dict[str, Any], before: dict[str, Any] | None) -> int:
         self._end_strays(int(before["pid"]) if before else None)
         check_ports(listener, before["config"] if before else {})
         path = self._directory / "config.json"
@@ -154,7 +203,8 @@ class GatewayProcess:
         port with its successor, and answer its part of the requests from an old table.
         """
         word = str(self._directory / "config.json")
-        found = [p for p in psutil.process_iter() if p.pid != keep and word in _arguments(p)]
+        # A child of the one that is kept has its command line for the moment between fork and exec.
+        found = [p for p in psutil.process_iter() if p.pid != keep and word in _arguments(p) and _parent(p) != keep]
         for process in found:
             self._end(process.pid)
         for process in psutil.wait_procs(found, timeout_s)[1]:
@@ -222,6 +272,22 @@ def _arguments(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return int(process.ppid())
+    except psutil.Error:
+        return None
+
+
+def _generation(listener: Listener, pid: int) -> int | None:
+    """The generation of the gateway `pid`; None when it does not answer, or is of a release that knows none."""
+    try:
+        answer = httpx.get(f"{listener.metrics_url}/report", timeout=3.0, trust_env=False).json()
+        return int(answer["generation"]) if answer["pid"] == pid else None
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_ports(listener: Listener, mine: Mapping[str, Any]) -> None:

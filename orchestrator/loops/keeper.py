@@ -1,7 +1,7 @@
 """Keeps one gateway running with the listener that the manifest in force asks for, and knows what it says.
 
-The gateway is not the control plane's to lose: it is adopted when it runs, started when it does not, and replaced only
-when its listener or limits change.
+The gateway is not the control plane's to lose: it is adopted when it runs, started when it does not, restarted hot when
+its settings change, and replaced only when its address does.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ class GatewayKeeper:
         self.listener: Listener | None = None
         self.pid: int | None = None
         self.error = ""
+        self._served: Listener | None = None  # what runs
+
+    @property
+    def is_current(self) -> bool:
+        """The gateway runs as it is wanted."""
+        return self._served is not None and self._served == self.listener
 
     def want(self, listener: Listener) -> None:
         self.listener = listener
@@ -73,8 +79,12 @@ class GatewayKeeper:
         loop = asyncio.get_running_loop()
         self.pid = await loop.run_in_executor(self._threads, self._process.find, listener)
         if self.pid is not None:
+            self._served = listener
             self.error = ""
             return
+        before = await loop.run_in_executor(self._threads, self._process.running, listener.metrics_port)
+        # What runs meanwhile, and if the new settings fail, is the one before: its word counts.
+        self.pid = before
         try:
             self.pid = await loop.run_in_executor(self._threads, self._process.start, listener)
         except GatewayFailed as exc:
@@ -82,8 +92,10 @@ class GatewayKeeper:
                 self._journal.record("gateway_failed", str(exc), level="error")
             self.error = str(exc)
             return
+        self._served = listener
         self.error = ""
-        self._journal.record("gateway_started", f"gateway listens at {listener.url} (process id {self.pid})")
+        did = "took over new settings without losing a request and " if self.pid == before else ""
+        self._journal.record("gateway_started", f"gateway {did}listens at {listener.url} (process id {self.pid})")
 
     async def stop(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._process.stop)

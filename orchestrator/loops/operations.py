@@ -282,9 +282,9 @@ class Operations:
         return plan.is_converged and not plan.memory.draining
 
     async def _is_routed(self, operation: StoredOperation) -> bool:
-        """Whether the gateway routes by the newest table. Replicas that no request can reach are not done."""
+        """Whether the gateway has its newest settings and table. Replicas that no request can reach are not done."""
         report = await self._keeper.report()
-        if report is not None and report.tag == self._board.tag:
+        if report is not None and report.tag == self._board.tag and self._keeper.is_current:
             return True
         step = self._keeper.error or "every version is ready; the gateway takes over the routing table"
         if step != operation.step:

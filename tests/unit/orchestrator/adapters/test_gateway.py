@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import httpx
 import msgspec
 import psutil
 import pytest
@@ -77,6 +78,31 @@ class TestLife:
         process.reap()
         assert process.find(moved) == second
         assert not psutil.pid_exists(first)
+
+    def test_other_settings_are_taken_over_by_the_process_that_runs(
+        self, process: GatewayProcess, state: StateDir, listener: Listener
+    ) -> None:
+        pid = process.start(listener)
+        changed = replace(listener, limits={**listener.limits, "fields": 50}, processes=2)
+
+        assert process.start(changed) == pid
+
+        assert _process(state).find(changed) == pid
+        assert process.find(listener) is None
+        report = httpx.get(f"{listener.metrics_url}/report", trust_env=False).json()
+        assert (report["pid"], report["generation"]) == (pid, 2)
+
+    def test_settings_that_it_cannot_take_over_leave_it_as_it_was(
+        self, process: GatewayProcess, state: StateDir, listener: Listener
+    ) -> None:
+        pid = process.start(listener)
+        tls = {"certificate": str(state.gateway / "none.pem"), "key": str(state.gateway / "none.key")}
+
+        with pytest.raises(GatewayFailed, match="it goes on with those before"):
+            process.start(replace(listener, tls=tls))
+
+        assert process.find(listener) == process.running(listener.metrics_port) == pid
+        assert process.start(replace(listener, processes=2)) == pid
 
     def test_a_stop_ends_one_that_is_on_no_record(
         self, process: GatewayProcess, state: StateDir, listener: Listener
