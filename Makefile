@@ -65,8 +65,12 @@ bench-queue: setup ## Measure the gateway's queue beside an ideal one
 	@$(PYTHON) -m benchmarks.gateway.queueing $(ARGS)
 
 .PHONY: bench-reliability
-bench-reliability: setup ## Count what clients see while replicas die and tables change, two minutes
+bench-reliability: setup ## Count what clients see while replicas die and tables change, four minutes
 	@$(PYTHON) -m benchmarks.gateway.reliability $(ARGS)
+
+.PHONY: bench-slow
+bench-slow: setup bench-tools ## Measure other clients' latency beside 1,000 slow connections
+	@$(PYTHON) -m benchmarks.gateway.slow_clients $(ARGS)
 
 .PHONY: bench-tools
 bench-tools: setup
