@@ -283,9 +283,10 @@ class Supervisor:
     def _start(self, generation: Generation, index: int) -> None:
         row = next(row for row in range(ROWS) if self._page.get(row, Field.PHASE) == Phase.NONE)
         self._listeners.grow(generation.processes)
-        self._bells.setdefault(row, -1)
-        if self._bells[row] < 0:
-            self._bells[row] = _make_bell()
+        # Those of the whole generation and of the next: a process can ring only what it inherited.
+        for other in range(max(row + 1, 2 * generation.processes)):
+            if other not in self._bells:
+                self._bells[other] = _make_bell()
         public, private = self._listeners.of(index, generation.processes)
         job = Job(
             config=generation.config,

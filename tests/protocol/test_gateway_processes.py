@@ -177,6 +177,14 @@ class TestReplicas:
 
 
 class TestQueue:
+    async def test_is_woken_by_every_process(self, gateway: RunningGateway) -> None:
+        """The first process was started without the second one's bell: its wake-ups came 5 ms late, by the timer."""
+        await gateway.start(processes=2)
+
+        first, second = (bells(worker) for worker in gateway.workers)
+
+        assert first == second
+
     async def test_is_bounded_for_all_processes_together(
         self, gateway: RunningGateway, replica: ScriptedReplica
     ) -> None:
@@ -415,6 +423,11 @@ class TestEnds:
         gateway.signal(signal.SIGTERM)
 
         assert await gateway.exit_code() == 0
+
+
+def bells(worker: psutil.Process) -> int:
+    fds = Path(f"/proc/{worker.pid}/fd").iterdir()
+    return sum(fd.readlink().name.endswith("[eventfd]") for fd in fds)
 
 
 async def metrics(client: Client) -> str:
