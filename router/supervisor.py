@@ -91,6 +91,8 @@ class Supervisor:
         self._has_served = False
         self._stop_by = float("inf")
         self._exit_code = 0
+        # Of any generation that may still run: another one's settings must not cut its requests short.
+        self._longest_drain_s = config.limits.drain_timeout_s
 
     @classmethod
     def fresh(cls, config: Config, log: EventLog) -> Supervisor:
@@ -212,6 +214,7 @@ class Supervisor:
             return
         self._staff(generation, now)
         if self._count(generation, Phase.READY) == generation.processes:
+            self._longest_drain_s = max(self._longest_drain_s, generation.config.limits.drain_timeout_s)
             self._current, self._coming = generation, None
 
     def _put_to_work(self, now: float) -> None:
@@ -226,7 +229,7 @@ class Supervisor:
         before = [w for w in self._workers.values() if w.generation < current.number and w.ordered != RETIRE]
         for worker in before:
             self._order(worker, RETIRE)
-            worker.kill_at = now + current.config.limits.drain_timeout_s + KILL_AFTER_S
+            worker.kill_at = now + self._longest_drain_s + KILL_AFTER_S
         if self._page.generation != current.number:
             self._page.generation = current.number
             self._log.info("gateway serves", generation=current.number, processes=current.processes)
@@ -260,8 +263,7 @@ class Supervisor:
     def _stop(self) -> None:
         if self._is_stopping:
             return
-        timeout_s = max(self._current.config.limits.drain_timeout_s, 0.0)
-        self._stop_by = time.monotonic() + timeout_s + KILL_AFTER_S
+        self._stop_by = time.monotonic() + self._longest_drain_s + KILL_AFTER_S
         # Ours first: who connects after a process closed its own must be refused, not left to wait.
         self._listeners.close_public()
         for worker in self._workers.values():
