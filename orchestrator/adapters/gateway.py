@@ -64,6 +64,10 @@ class Listener:
         shown = f"[{host}]" if ":" in host else host
         return f"{'https' if self.tls else 'http'}://{shown}:{self.port}"
 
+    def has_address_of(self, other: Listener) -> bool:
+        """Whether a gateway with one can take over the other's settings without another process."""
+        return (self.host, self.port, self.metrics_port) == (other.host, other.port, other.metrics_port)
+
     def facts(self) -> dict[str, str]:
         """Every setting in words, by its name in the manifest's `gateway:` section."""
         share = self.access_log_share

@@ -98,7 +98,9 @@ class Operations:
             return ()
         old, new = before.facts(), after.facts()
         causes = [f"{name} {old[name]} -> {value}" for name, value in new.items() if old.get(name) != value]
-        sentence = "replace the gateway: a new process takes over, the old one finishes its requests"
+        sentence = "move the gateway: a new process listens, the old one finishes its requests and ends"
+        if before.has_address_of(after):
+            sentence = "change the gateway's settings in a hot restart: no request is lost"
         return (diff.Change("~", "gateway", sentence, "; ".join(causes)),)
 
     # -- begin ----------------------------------------------------------------------------------------------

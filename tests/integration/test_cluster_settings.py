@@ -96,6 +96,7 @@ class TestEditing:
         cluster.apply(served)
 
         (change,) = (change for change in plan["changes"] if change["target"] == "gateway")
+        assert change["sentence"].startswith("change the gateway's settings in a hot restart")
         assert change["cause"] == (
             "processes 1 -> 2; access_log off -> 100% of the requests; limits.fields 100 -> 50; "
             "limits.connections_per_address 2000 -> 99"
