@@ -34,7 +34,7 @@ class LimitsConfig:
         Size(KI, 64 * MI), "Bodies up to this size are held whole; larger ones stream.", default=MI
     )
     held_bytes: int = setting(Size(MI, 1024 * GI), "All held bodies together; beyond it 503.", default=256 * MI)
-    connections: int = setting(Integer(1, 1_000_000), "Client connections at one time.", default=10_000)
+    connections: int = setting(Integer(1, 1_000_000), "Client connections at one time.", default=20_000)
     connections_per_address: int = setting(
         Integer(1, 1_000_000), "Client connections of one address; loopback is not counted.", default=2_000
     )

@@ -30,13 +30,15 @@ class Replica:
     """
 
     __slots__ = (
-        "capacity", "health", "host", "id", "in_flight", "limit", "peak", "pool", "port", "retired", "seed", "slot",
+        "capacity", "health", "host", "id", "in_flight", "limit", "model", "peak", "pool", "port", "retired", "seed",
+        "slot",
     )  # fmt: skip
 
     def __init__(self, id_: str, host: str, port: int) -> None:
         self.id = id_
         self.host = host
         self.port = port
+        self.model = ""  # whose it is by the table in force
         self.in_flight = 0
         self.limit = 1  # most requests in flight now, of all processes; kept by `admission.py`
         self.capacity = 1  # and of this process: what the others leave of it

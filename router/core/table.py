@@ -173,14 +173,14 @@ class Fleet:
         kept = {key for version in route.versions.values() for key in _keys(version)}
         for version, version_route in route.versions.items():
             lanes[version].sticky = model.sticky
-            lanes[version].update(version_route, tuple(self._replica(key) for key in _keys(version_route)), now)
+            lanes[version].update(version_route, tuple(self._replica(key, name) for key in _keys(version_route)), now)
             old.pop(version, None)
         for lane in old.values():
             lane.update(_REMOVED, (), now)
             lane.shadow = None
         model.cast_shadow(before.shadow if before else None)
         if before is not None:
-            self._retire(before.route, kept)
+            self._retire(name, before.route, kept)
 
     def _remove_model(self, name: str, now: float) -> None:
         model = self.models.pop(name)
@@ -190,14 +190,17 @@ class Fleet:
             lane.shadow = None
         if model.shadow is not None:
             model.shadow.copies.end("removed")
-        self._retire(model.route, set())
+        self._retire(name, model.route, set())
 
-    def _retire(self, route: ModelRoute, kept: set[ReplicaKey]) -> None:
-        """Retires the replicas of `route` that are not `kept`."""
+    def _retire(self, name: str, route: ModelRoute, kept: set[ReplicaKey]) -> None:
+        """Retires the replicas of `route`, the former one of model `name`, that are not `kept`.
+
+        A replica that is another model's now, by a step of the same table before this one, is left to it.
+        """
         for version in route.versions.values():
             for key in _keys(version):
                 replica = self.replicas.get(key)
-                if replica is not None and key not in kept:
+                if replica is not None and replica.model == name and key not in kept:
                     replica.retired = True
                     self.settle(replica)
 
@@ -215,13 +218,14 @@ class Fleet:
                 lane.meet(0.0)
         return lane
 
-    def _replica(self, key: ReplicaKey) -> Replica:
+    def _replica(self, key: ReplicaKey, model: str) -> Replica:
         replica = self.replicas.get(key)
         if replica is None:
             replica = self.replicas[key] = Replica(*key)
             if self._rows.others:
                 self._share(replica)
             self._opened(replica)
+        replica.model = model
         replica.retired = False
         return replica
 

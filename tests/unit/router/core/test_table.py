@@ -154,6 +154,22 @@ class TestApply:
         assert resolved(fleet, version="1").replicas == (busy,)
         assert pools.open == {"a", "b"}
 
+    @pytest.mark.parametrize("models", [("first", "second"), ("second", "first")])
+    def test_leaves_a_replica_to_the_model_that_it_moved_to(
+        self, fleet: Fleet, pools: Pools, models: tuple[str, str]
+    ) -> None:
+        before, after = models
+        has, empty = ModelRoute({"1": version("a")}, {"1": 1}), ModelRoute({"1": version()}, {"1": 1})
+        sides = {before: has, after: empty}
+        apply(fleet, table(1, first=sides["first"], second=sides["second"]))
+
+        sides = {before: empty, after: has}
+        apply(fleet, table(2, first=sides["first"], second=sides["second"]))
+
+        assert pools.open == {"a"}
+        assert [replica.id for replica in fleet.replicas.values()] == ["a"]
+        assert [replica.id for replica in fleet.models[after].lanes["1"].replicas] == ["a"]
+
     def test_keeps_counters_of_a_version_that_left_and_came_back(self, fleet: Fleet) -> None:
         apply(fleet, table(iris=IRIS))
         resolved(fleet).stats.answered(200, 0.1)
