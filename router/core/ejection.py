@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-# Five points in a row take a replica out. A refused connection or an answer that is not HTTP is proof; a reset may be
-# one crashed worker of many; a 5xx may be the model's word on one request.
-WEIGHT: Final = {"connect": 5, "invalid": 5, "reset": 2, "timeout": 2, "5xx": 1}
+# Five points in a row take a replica out. A refused connection, an answer that is not HTTP, or none to the question
+# whether it is alive is proof; a reset may be one crashed worker of many; a 5xx may be the model's word on one request.
+WEIGHT: Final = {"connect": 5, "invalid": 5, "silent": 5, "reset": 2, "timeout": 2, "5xx": 1}
 LIMIT: Final = 5
 FIRST_S: Final = 1.0
 LONGEST_S: Final = 30.0
@@ -27,7 +27,8 @@ SLOW_FACTOR: Final = 5.0
 SLOW_FLOOR_S: Final = 0.05
 SAMPLES: Final = 32
 _SMOOTHING: Final = 0.1
-# A deadline that passed in the model says something of the replica only if it was no impatient client's.
+# A deadline that passed in the model says something of the replica only if it was no impatient client's. A request
+# that has no answer for so long, and for SLOW_FACTOR times what is usual, has the replica asked whether it is alive.
 PATIENT_S: Final = 1.0
 
 
@@ -69,6 +70,14 @@ class Health:
     def forgive(self, now: float) -> None:
         """Ends the ejection, without a slow start: it is needed."""
         self.ejected_until = now - SLOW_START_S
+
+    def is_known_silent(self, now: float) -> bool:
+        """It is left alone because it did not answer when it was asked whether it is alive."""
+        return self.reason == "silent" and now < self.ejected_until
+
+    def patience_s(self) -> float:
+        """How long a request may go without an answer before the replica is asked whether it is alive."""
+        return max(PATIENT_S, SLOW_FACTOR * self.latency_s)
 
     def share(self, now: float) -> float:
         """How much of its concurrency it may be given: 0 ejected, 1 healthy, between them returning."""

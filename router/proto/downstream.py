@@ -352,6 +352,8 @@ class ClientConnection(Answering, asyncio.Protocol):
     def _expire(self, now: float) -> None:
         exchange = self._exchange
         is_in_time = exchange is None or now < exchange.next_deadline
+        if exchange is not None and is_in_time and exchange.look(now):
+            return
         unread_bytes = self._transport.get_write_buffer_size()
         if unread_bytes and is_in_time:
             if unread_bytes < self._unread_bytes:
@@ -361,7 +363,10 @@ class ClientConnection(Answering, asyncio.Protocol):
         elif self._phase == BODY and is_in_time:
             self._upload.expire(now)
         elif exchange is not None and self._phase != LINGER:
-            exchange.expire(now)
+            if is_in_time:  # it rang for a look at a replica that has begun to answer since
+                self.set_deadline(exchange.next_deadline)
+            else:
+                exchange.expire(now)
         elif self._phase == HEAD and self._ahead.strip():
             self._fail(errors.head_timeout(self._limits.header_timeout_s), self._ahead)
         else:

@@ -11,10 +11,12 @@ from typing import Any, Final, cast
 
 from router.core import errors, rewrite
 from router.core.admission import Lane
-from router.core.ejection import PATIENT_S, SLOW_FACTOR
+from router.core.balance import Replica
+from router.core.ejection import PATIENT_S
 from router.core.errors import Refusal, malformed
 from router.core.framing import ResponseHead
 from router.core.keys import Caller
+from router.core.retry import may_retry
 from router.core.table import Fleet
 from router.proto.place import ANSWERING, CONNECTING, DONE, QUEUED, SENT, Place
 from router.proto.request import Request
@@ -150,6 +152,27 @@ class Exchange(Place):
         else:
             self._answer_refusal(self._expiry(phase, is_sent, now), now)
 
+    def look(self, now: float) -> bool:
+        """At an alarm before the deadline: whether it waits for a replica's first byte, and if so, that it shall.
+
+        When that has taken long, the replica is asked whether it is alive; a request that may be sent again leaves one
+        that is not (`on_silent`).
+        """
+        if self._phase != SENT or not self._is_whole:
+            return False
+        health = self._replica.health
+        look_at = self._sent_at + health.patience_s()
+        if not self._may_move():
+            look_at = self.deadline
+        elif health.is_known_silent(now):
+            self.on_silent(self._replica)
+            return True
+        elif look_at <= now:
+            self._replica.pool.question(self)
+            look_at = now + PATIENT_S
+        self._client.set_deadline(min(self.deadline, look_at))
+        return True
+
     def count(self, status: int) -> None:
         """For the request's end when it was not the exchange that ended it."""
         self._count(status, time.monotonic())
@@ -167,6 +190,18 @@ class Exchange(Place):
                 self._connection.pause_reading()
             else:
                 self._connection.resume_reading()
+
+    # called by the pool
+
+    def on_silent(self, replica: Replica) -> None:
+        if self._phase != SENT or replica is not self._replica:
+            return
+        connection, now = self._connection, time.monotonic()
+        if not replica.health.is_known_silent(now):
+            self._lane.saw_failure(replica, "silent", now)
+        # Where it may not move, or nowhere, it stays: the replica may come to itself before the deadline.
+        if self._retry("reset", was_sent=True, now=now) and connection is not None:
+            connection.abort()
 
     # called by the connection
 
@@ -246,7 +281,9 @@ class Exchange(Place):
         )
         connection.start(self, request)
         if self._is_whole:
-            self._client.set_deadline(self.deadline)
+            look_at = now + PATIENT_S
+            has_others = len(self._lane.replicas) > 1
+            self._client.set_deadline(look_at if has_others and look_at < self.deadline else self.deadline)
         else:
             self._backlog = bytearray()
             self._client.pause_body(False)
@@ -276,6 +313,12 @@ class Exchange(Place):
         self._give_back(now)
         self._client.answered(now)
 
+    def _may_move(self) -> bool:
+        lane = self._lane
+        return len(lane.replicas) > 1 and may_retry(
+            lane.route, "reset", was_sent=True, is_whole=self._is_whole, attempts=self._attempts
+        )
+
     def _leave(self, phase: int) -> None:
         """Takes the request out of wherever it is in `phase`. The slot goes back when the replica lets go of it."""
         connection, self._connection = self._connection, None
@@ -300,7 +343,7 @@ class Exchange(Place):
             return errors.queue_timeout(lane.model, lane.version, now - self._queued_at)
         if phase == CONNECTING:
             return errors.connect_timeout(lane.model, lane.version, now - self._slot_at)
-        if now - self._sent_at >= max(PATIENT_S, SLOW_FACTOR * self._replica.health.latency_s):
+        if now - self._sent_at >= self._replica.health.patience_s():
             lane.saw_failure(self._replica, "timeout", now)
         return errors.model_timeout(lane.model, lane.version, now - self._sent_at)
 

@@ -18,6 +18,9 @@ from router.proto.upstream import ReplicaConnection
 
 # Below the 5 s after which uvicorn closes an idle connection: who closes first never meets a request on its way.
 IDLE_S: Final = 4.0
+# A replica answers within this time that it is alive, however busy: its event loop is not where it predicts.
+ALIVE_S: Final = 1.0
+_ALIVE: Final = b"GET /v2/health/live HTTP/1.1\r\nhost: modelfleet\r\nconnection: close\r\n\r\n"
 
 
 class Connecting(Protocol):
@@ -32,15 +35,26 @@ class Connecting(Protocol):
         """An exception of ours while one of these was called."""
 
 
+class Doubting(Protocol):
+    """A request that its replica has not answered for long."""
+
+    def on_silent(self, replica: Replica) -> None:
+        """The replica did not answer the question whether it is alive either."""
+
+    def fault(self, exc: Exception) -> None:
+        """An exception of ours while that was called."""
+
+
 class Pool:
     """The connections to `replica`."""
 
-    __slots__ = ("_connecting", "_is_open", "_limits", "_timers", "idle", "replica")
+    __slots__ = ("_connecting", "_doubting", "_is_open", "_limits", "_timers", "idle", "replica")
 
     def __init__(self, replica: Replica, limits: Limits, timers: Timers) -> None:
         self.replica = replica
         self.idle: list[ReplicaConnection] = []
         self._connecting: set[asyncio.Task[None]] = set()
+        self._doubting: set[Doubting] = set()  # who wait for the answer to one question
         self._limits = limits
         self._timers = timers
         self._is_open = True
@@ -80,6 +94,18 @@ class Pool:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
+    def question(self, doubting: Doubting) -> None:
+        """Asks the replica whether it is alive; `doubting` is told if it is not. One question is asked at a time.
+
+        A stopped or hung process keeps its connections, and the kernel goes on taking requests for it: only a question
+        that every model server answers whatever its model does (docs/CONTRACTS.md) tells it from a long prediction.
+        """
+        self._doubting.add(doubting)
+        if len(self._doubting) == 1:
+            task = asyncio.get_running_loop().create_task(self._ask(), name=f"ask {self.replica.id}")
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
     def close(self) -> None:
         """Closes what is idle; connections in use close when their request ends."""
         self._is_open = False
@@ -103,6 +129,15 @@ class Pool:
         except Exception as exc:
             waiting.fault(exc)
 
+    async def _ask(self) -> None:
+        is_alive = await _answers(self.replica)
+        doubting, self._doubting = self._doubting, set()
+        for each in () if is_alive else doubting:
+            try:
+                each.on_silent(self.replica)
+            except Exception as exc:
+                each.fault(exc)
+
     async def _open(self) -> ReplicaConnection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._limits.upstream_connect_timeout_s):
@@ -118,3 +153,17 @@ class Pool:
         except Exception as exc:
             connection.abort()
             waiting.fault(exc)
+
+
+async def _answers(replica: Replica) -> bool:
+    """Whether it answers anything at all to the question whether it is alive."""
+    try:
+        async with asyncio.timeout(ALIVE_S):
+            reader, writer = await asyncio.open_connection(replica.host, replica.port)
+            try:
+                writer.write(_ALIVE)
+                return bool(await reader.read(1))
+            finally:
+                writer.close()
+    except (TimeoutError, OSError):
+        return False
