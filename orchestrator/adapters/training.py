@@ -6,11 +6,11 @@ directory's owner, and removed whatever happens.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters._build_context import worker_package
 from orchestrator.adapters._docker_calls import DockerCalls
 from orchestrator.adapters.docker_engine import DockerEngine
 from orchestrator.adapters.engine import Progress
@@ -47,9 +47,9 @@ def train_in_environment(out: Path, state_dir: Path, say: Progress) -> None:
     say("preparing what trains the example models")
     environment = environments.ensure_examples(say)
     say("training the example models")
-    command = [environment.python, "-m", MODULE, "--out", str(out)]
-    variables = {**os.environ, "PYTHONPATH": str(environment.code)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    # By its path: an environment holds the code of workers alone, and the working directory may be any.
+    command = [environment.python, str(worker_package() / "examples" / "train.py"), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise _failed(done.returncode, done.stderr)
 
