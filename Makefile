@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-PYTHON := .venv/bin/python
+VENV_PYTHON := .venv/bin/python
 # make up ENGINE=process: the same without Docker. Unset: Docker, and process where no engine can be had.
 ENGINE ?=
 # make test ARGS="tests/unit -k reconcile"
@@ -38,7 +38,7 @@ test: setup ## Run the whole test suite (ARGS="tests/unit -k name" for a part of
 
 .PHONY: conformance
 conformance: setup ## Judge the gateway as an HTTP proxy: 501 cases of framing, smuggling, limits
-	@$(PYTHON) -m pytest tests/conformance $(ARGS)
+	@$(VENV_PYTHON) -m pytest tests/conformance $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz the gateway for ten minutes (ARGS="--seconds 60 --target client --keep")
@@ -46,31 +46,31 @@ fuzz: setup ## Fuzz the gateway for ten minutes (ARGS="--seconds 60 --target cli
 
 .PHONY: bench-reconcile
 bench-reconcile: setup ## Time one decision over 1,000 models and 5,000 replicas
-	@$(PYTHON) -m benchmarks.reconcile $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.reconcile $(ARGS)
 
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
-	@$(PYTHON) -m benchmarks.fleet $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)
 
 .PHONY: bench-gateway
 bench-gateway: setup bench-tools ## Measure the gateway beside HAProxy, nginx and Envoy, ten minutes (ARGS=--quick: three)
-	@$(PYTHON) -m benchmarks.gateway.compare $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.gateway.compare $(ARGS)
 
 .PHONY: bench-batching
 bench-batching: setup ## Measure the model server with batching off and on, at 1 to 128 connections
-	@$(PYTHON) -m benchmarks.server.batching $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.server.batching $(ARGS)
 
 .PHONY: bench-queue
 bench-queue: setup ## Measure the gateway's queue beside an ideal one
-	@$(PYTHON) -m benchmarks.gateway.queueing $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.gateway.queueing $(ARGS)
 
 .PHONY: bench-reliability
 bench-reliability: setup ## Count what clients see while replicas die and tables change, four minutes
-	@$(PYTHON) -m benchmarks.gateway.reliability $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.gateway.reliability $(ARGS)
 
 .PHONY: bench-slow
 bench-slow: setup bench-tools ## Measure other clients' latency beside 1,000 slow connections
-	@$(PYTHON) -m benchmarks.gateway.slow_clients $(ARGS)
+	@$(VENV_PYTHON) -m benchmarks.gateway.slow_clients $(ARGS)
 
 .PHONY: bench-tools
 bench-tools: setup
@@ -92,7 +92,7 @@ lock: setup ## Pin the dependencies anew (UPGRADE=1 takes newer releases)
 .PHONY: wheel
 wheel: setup ## Build dist/modelfleet-*.whl
 	@rm -rf dist
-	@$(PYTHON) -m hatchling build -t wheel
+	@$(VENV_PYTHON) -m hatchling build -t wheel
 
 .PHONY: clean
 clean: ## Remove caches and build results (not .venv, not models, not what runs)
