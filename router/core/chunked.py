@@ -23,8 +23,9 @@ TRAILER_BYTES: Final = 8192
 EXCESS_BYTES: Final = 16_384
 _ORDINARY_LINE_BYTES: Final = 16
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
-_EXTENSIONS: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+)*+"
+# Nothing possessive around a group (framing.py): what follows a part can never be its own, so that this is linear too.
+_QUOTED: Final = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_EXTENSIONS: Final = rb"(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)" + _EXTENSIONS)
 _MAX_CHUNK: Final = 1 << 53
 

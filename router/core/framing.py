@@ -28,8 +28,9 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 _TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]"  # RFC 9110 section 5.5: no control byte but a tab
-# Possessive quantifiers (++) never backtrack: time is linear in the head's length, whatever is sent.
-_FIELDS: Final = rb"((?:" + _TCHAR + rb"++:" + _VALUE + rb"*+\r\n)*+)"
+# Possessive quantifiers (++) never backtrack: time is linear in the head's length, whatever is sent. Never around a
+# group: CPython before 3.11.5 keeps what a failed part of the group had taken (gh-106052): a broken end would pass.
+_FIELDS: Final = rb"((?:" + _TCHAR + rb"++:" + _VALUE + rb"*+\r\n)*)"
 _PATH: Final = rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*+"
 _QUERY: Final = rb"(?:\?[\x21\x22\x24-\x7e]*+)?"  # printable but '#': browsers send more here than RFC 3986 allows
 _REQUEST: Final = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -23,6 +24,7 @@ class Process:
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self.process = process
         self._log = log
+        self._clients: list[Client] = []
         self.port = 0
 
     @property
@@ -37,7 +39,16 @@ class Process:
         return next((event for event in self.events if event["event"] == name), {})
 
     async def connect(self) -> Client:
-        return Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self._clients.append(client)
+        return client
+
+    async def disconnect(self) -> None:
+        """Python before 3.11.5 closes no connection that is merely forgotten, and its loop then does not end."""
+        for client in self._clients:
+            client.writer.close()
+            with contextlib.suppress(OSError):
+                await client.writer.wait_closed()
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -69,6 +80,7 @@ async def process(tmp_path: Path, replica: ScriptedReplica) -> AsyncIterator[Pro
         await process.listening()
         yield process
     finally:
+        await process.disconnect()
         if started.returncode is None:
             started.kill()
             await started.wait()
@@ -179,3 +191,4 @@ class TestPorts:
         assert (await client.ask()).status == 200
         new.terminate()
         assert await new.exit_code() == 0
+        await new.disconnect()
