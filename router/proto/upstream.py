@@ -84,7 +84,8 @@ class ReplicaConnection(asyncio.Protocol):
         self._exchange = exchange
         self._transport.write(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
+        """A bytearray is the transport's from then on."""
         self._transport.write(data)
 
     def abandon(self, released: Callable[[], None]) -> None:

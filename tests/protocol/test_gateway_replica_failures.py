@@ -53,6 +53,17 @@ class TestRetry:
         assert [(answer.status, answer.body) for answer in answers] == [(200, b"tensor")] * 4
         assert len(good.calls) == 4
 
+    @pytest.mark.parametrize("length", [65_536, 65_537, 1 << 20])
+    async def test_sends_the_whole_body_again_however_long(self, gateway: GatewayUnderTest, length: int) -> None:
+        body = os.urandom(length)
+        async with ScriptedReplica(reset) as bad, ScriptedReplica() as good:
+            await gateway.route(bad, good, balance="round_robin")
+
+            answers = [await gateway.ask(body=body) for _ in range(2)]
+
+            assert [(answer.status, answer.body == body) for answer in answers] == [(200, True)] * 2
+            assert bad.calls[0].body == body
+
     async def test_is_not_needed_for_a_connection_that_was_closed_unseen(self, gateway: GatewayUnderTest) -> None:
         """The replica closes an idle connection while a request of a non-idempotent version is on its way in.
 
