@@ -20,6 +20,7 @@ from worker_image.server import log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
 from worker_image.server.codecs import tfs, v2
+from worker_image.server.codecs.call import TEXT, Call, Reply
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.memory import LARGE_BYTES, Room
@@ -31,18 +32,22 @@ from worker_image.server.tensors import Signature, Tensors, fit
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Predictor = Callable[[bytes, float | None], Awaitable[bytes]]
-Page = Callable[[], tuple[int, bytes]]
+Predictor = Callable[[Call], Awaitable[Reply]]
+Page = Callable[[], Reply]
 
-JSON = b"application/json"
-TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 # The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
 # many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
 # In metrics only: nobody is there to read it.
 CLIENT_LEFT = 499
 _READ_FIELDS = frozenset(
-    (b"content-length", b"x-request-timeout-ms", b"content-encoding", b"inference-header-content-length")
+    (
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"inference-header-content-length",
+        b"x-request-timeout-ms",
+    )
 )
 
 
@@ -80,8 +85,9 @@ class App:
         metrics.in_flight += 1
         scope[TASK] = asyncio.current_task()
         try:
-            status, body = await self._answer_prediction(predictor, scope, receive)
-            await _send(send, status, body, retry_after=status == 503)
+            reply = await self._answer_prediction(predictor, scope, receive)
+            status = reply.status
+            await _send(send, reply)
         except asyncio.CancelledError:
             # `connection.py` cancels the task of a client that left; nobody awaits this one, so it ends here.
             status = CLIENT_LEFT
@@ -92,7 +98,7 @@ class App:
 
     # --- predictions
 
-    async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+    async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> Reply:
         try:
             fields = {name: value for name, value in scope["headers"] if name in _READ_FIELDS}
             self._admit()
@@ -100,19 +106,19 @@ class App:
             length = fields.get(b"content-length")
             # A body of unknown length may be a large one.
             if length is None or int(length) >= LARGE_BYTES:
-                return 200, await self._predict_large(predictor, fields, receive)
+                return await self._predict_large(predictor, fields, receive)
             body = await _read_body(receive, length, self._max_body_bytes)
-            return 200, await predictor(body, _time_left_s(fields))
+            return await predictor(Call(body, fields, _time_left_s(fields)))
         except RequestError as exc:
-            return exc.status, exc.body(self._log_failure(scope, exc))
+            return Reply(exc.body(self._log_failure(scope, exc)), exc.status)
 
-    async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: Receive) -> Reply:
         """Refused before it is read, or before it is decoded, when the memory would not hold it."""
         length = fields.get(b"content-length")
         with self._room.take(int(length or 0)):
             body = await _read_body(receive, length, min(self._max_body_bytes, self._room.most_bytes))
         with self._room.take(len(body), body):
-            return await predictor(body, _time_left_s(fields))
+            return await predictor(Call(body, fields, _time_left_s(fields)))
 
     def _admit(self) -> None:
         if not self._phase.is_ready:
@@ -124,32 +130,32 @@ class App:
                 "OVERLOADED", f"replica: {self._max_in_flight} requests are inside; it takes no more; try again later"
             )
 
-    async def _infer(self, body: bytes, time_left_s: float | None) -> bytes:
-        request = v2.decode(body)
+    async def _infer(self, call: Call) -> Reply:
+        request = v2.decode(call.body)
         wanted = v2.wanted_outputs(self._signature, request.outputs)
-        outputs = await self._predict(request.inputs, wanted, time_left_s)
-        return v2.encode(self._model, self._version, request.id, outputs)
+        outputs = await self._predict(request.inputs, wanted, call.time_left_s)
+        return Reply(v2.encode(self._model, self._version, request.id, outputs))
 
-    async def _tfs_predict(self, body: bytes, time_left_s: float | None) -> bytes:
-        request = tfs.decode_predict(body, self._signature)
-        outputs = await self._predict(request.inputs, request.outputs, time_left_s)
-        return tfs.encode_predict(outputs, is_row=request.is_row)
+    async def _tfs_predict(self, call: Call) -> Reply:
+        request = tfs.decode_predict(call.body, self._signature)
+        outputs = await self._predict(request.inputs, request.outputs, call.time_left_s)
+        return Reply(tfs.encode_predict(outputs, is_row=request.is_row))
 
-    async def _tfs_classify(self, body: bytes, time_left_s: float | None) -> bytes:
+    async def _tfs_classify(self, call: Call) -> Reply:
         scores = self._signature.scores
         if scores is None:
             raise bad_request(f":classify: model {self._model!r} gives no score for each class; ask with :predict")
-        inputs = tfs.decode_examples(body, self._signature)
-        outputs = await self._predict(inputs, (scores,), time_left_s)
-        return tfs.encode_classify(self._signature, outputs[scores])
+        inputs = tfs.decode_examples(call.body, self._signature)
+        outputs = await self._predict(inputs, (scores,), call.time_left_s)
+        return Reply(tfs.encode_classify(self._signature, outputs[scores]))
 
-    async def _tfs_regress(self, body: bytes, time_left_s: float | None) -> bytes:
+    async def _tfs_regress(self, call: Call) -> Reply:
         value = self._signature.value
         if value is None:
             raise bad_request(f":regress: model {self._model!r} gives no single number for each row; ask with :predict")
-        inputs = tfs.decode_examples(body, self._signature)
-        outputs = await self._predict(inputs, (value,), time_left_s)
-        return tfs.encode_regress(outputs[value])
+        inputs = tfs.decode_examples(call.body, self._signature)
+        outputs = await self._predict(inputs, (value,), call.time_left_s)
+        return Reply(tfs.encode_regress(outputs[value]))
 
     async def _predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
         runner, cache, fitted = self._runner, self._cache, fit(self._signature, inputs)
@@ -180,18 +186,18 @@ class App:
         method = scope["method"]
         page = self._pages.get(path)
         if page is not None and method in ("GET", "HEAD"):
-            status, body = page()
-            await _send(send, status, body, TEXT if path == "/metrics" else JSON, retry_after=status == 503)
+            await _send(send, page())
             return
         exc = self._refusal(method, path, is_known=is_predictor or page is not None)
-        await _send(send, exc.status, exc.body(_request_id(scope)), allow=b"POST" if is_predictor else b"GET, HEAD")
+        allow = [(b"allow", b"POST" if is_predictor else b"GET, HEAD")] if exc.status == 405 else []
+        await _send(send, Reply(exc.body(_request_id(scope)), exc.status, fields=allow))
 
     def _page_routes(self) -> dict[str, Page]:
         routes: dict[str, Page] = {
-            "/v2": lambda: (200, _json(v2.server_metadata(_own_version()))),
-            "/v2/health/live": lambda: (200, b'{"live":true}'),
+            "/v2": lambda: _json(v2.server_metadata(_own_version())),
+            "/v2/health/live": lambda: Reply(b'{"live":true}'),
             "/v2/health/ready": self._readiness,
-            "/metrics": lambda: (200, self._metrics.render()),
+            "/metrics": lambda: Reply(self._metrics.render(), content_type=TEXT),
         }
         for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
             routes[f"/v2{base}"] = self._v2_metadata
@@ -200,13 +206,13 @@ class App:
             routes[f"/v1{base}/metadata"] = self._tfs_metadata
         return routes
 
-    def _readiness(self) -> tuple[int, bytes]:
+    def _readiness(self) -> Reply:
         phase = self._phase
         if phase.is_ready:
-            return 200, _json({"name": self._model, "ready": True})
-        return 503, _json({"phase": phase.name, "seconds": round(phase.seconds, 3), "error": phase.error})
+            return _json({"name": self._model, "ready": True})
+        return _json({"phase": phase.name, "seconds": round(phase.seconds, 3), "error": phase.error}, status=503)
 
-    def _v2_metadata(self) -> tuple[int, bytes]:
+    def _v2_metadata(self) -> Reply:
         return self._when_known(
             lambda: v2.model_metadata(self._model, self._version, self._signature, {"batching": self._batching()})
         )
@@ -219,15 +225,15 @@ class App:
         learned = {str(2**level): round(rate, 1) for level, rate in sorted(sizing.costs.rates.items())}
         return {"max_size": sizing.fixed or "auto", "limit": sizing.limit, "rows_per_second": learned}
 
-    def _tfs_metadata(self) -> tuple[int, bytes]:
+    def _tfs_metadata(self) -> Reply:
         return self._when_known(lambda: tfs.metadata(self._model, self._version, self._signature))
 
-    def _when_known(self, page: Callable[[], dict[str, Any]]) -> tuple[int, bytes]:
+    def _when_known(self, page: Callable[[], dict[str, Any]]) -> Reply:
         """What a model takes is known once it is loaded."""
-        return self._readiness() if self._runner is None else (200, _json(page()))
+        return self._readiness() if self._runner is None else _json(page())
 
-    def _tfs_status(self) -> tuple[int, bytes]:
-        return 200, _json(tfs.status(self._version, is_ready=self._phase.is_ready, problem=self._phase.error))
+    def _tfs_status(self) -> Reply:
+        return _json(tfs.status(self._version, is_ready=self._phase.is_ready, problem=self._phase.error))
 
     def _refusal(self, method: str, path: str, *, is_known: bool) -> RequestError:
         if is_known:
@@ -321,23 +327,17 @@ def _own_version() -> str:
         return "0"
 
 
-def _json(obj: Any) -> bytes:
-    return msgspec.json.encode(obj)
+def _json(obj: Any, status: int = 200) -> Reply:
+    return Reply(msgspec.json.encode(obj), status)
 
 
-async def _send(
-    send: Send,
-    status: int,
-    body: bytes,
-    content_type: bytes = JSON,
-    *,
-    retry_after: bool = False,
-    allow: bytes | None = None,
-) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-    if retry_after:
+async def _send(send: Send, reply: Reply) -> None:
+    parts = reply.parts
+    length = len(reply.body) + sum(map(len, parts)) if parts else len(reply.body)
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.fields]
+    if reply.status == 503:
         headers.append((b"retry-after", b"1"))
-    if allow is not None and status == 405:
-        headers.append((b"allow", allow))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": bool(parts)})
+    for number, part in enumerate(parts, 1):
+        await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})

@@ -1,0 +1,39 @@
+"""What a codec gets of a request, and what it gives back: bytes, and the header fields beside them.
+
+Owns no format and decides no status: `app.py` reads the request and sends the reply, the codecs stand between the bytes
+and the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+JSON = b"application/json"
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+Field = tuple[bytes, bytes]
+
+
+class Call(NamedTuple):
+    """A request's whole body, and those of its header fields that `app.py` keeps, by their lower-case names."""
+
+    body: bytes
+    fields: dict[bytes, bytes]
+    time_left_s: float | None = None
+
+    @property
+    def content_type(self) -> bytes:
+        return self.fields.get(b"content-type", b"")
+
+
+class Reply(NamedTuple):
+    """`parts` follow `body` without being joined to it: large tensors are sent from where they lie. Each is one
+    dimension of bytes, and must not change any more.
+    """
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    fields: Sequence[Field] = ()
+    parts: Sequence[memoryview] = ()
