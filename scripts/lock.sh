@@ -15,8 +15,9 @@ compile() {
 
 images=worker_image/requirements
 compile $images/examples.lock $images/examples.in ${UPGRADE:+--upgrade}
-for image in python sklearn onnx lightgbm; do
-    compile $images/$image.lock $images/$image.in --constraint $images/examples.lock ${UPGRADE:+--upgrade}
+for file in $images/*.in; do
+    lock=${file%.in}.lock
+    [ "$lock" = $images/examples.lock ] || compile "$lock" "$file" --constraint $images/examples.lock ${UPGRADE:+--upgrade}
 done
 compile requirements/fuzz.lock requirements/fuzz.in ${UPGRADE:+--upgrade}
 compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}

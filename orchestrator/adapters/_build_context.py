@@ -14,7 +14,8 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-BACKENDS = ("python", "sklearn", "onnx", "lightgbm")
+from orchestrator.backends import BACKENDS
+
 _CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 

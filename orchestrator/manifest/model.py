@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.backends import BACKENDS, Backend
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
 from orchestrator.manifest.gateway import GatewayConfig
 from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
@@ -21,8 +22,6 @@ from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, In
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, CacheConfig, SloConfig
-
-BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
 
 NAME = Text("lower-case letters, digits and . _ - between them, at most 63", r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", 63)
 VERSION_NAME = Text("letters, digits and . _ - after the first, at most 63", r"[A-Za-z0-9][A-Za-z0-9._-]*", 63)
@@ -103,7 +102,7 @@ class VersionConfig:
         "The model's file or folder: a path relative to the manifest, or a URL. Required unless `image` is given.",
         default=None,
     )
-    backend: Literal["sklearn", "onnx", "lightgbm", "python"] | None = setting(
+    backend: Backend | None = setting(
         Choice(BACKENDS), "The framework that loads it. Required unless `image` is given.", default=None
     )
     image: str | None = setting(

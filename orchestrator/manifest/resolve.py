@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from orchestrator.backends import BACKENDS
 from orchestrator.manifest.diagnostics import Path, listed, shown, unknown_name
 from orchestrator.manifest.gateway import LimitsConfig
 from orchestrator.manifest.groups import settings_of
 from orchestrator.manifest.kinds import INVALID, Report, size_text
-from orchestrator.manifest.model import BACKENDS, ModelConfig, VersionConfig, written
+from orchestrator.manifest.model import ModelConfig, VersionConfig, written
 
 Layer = dict[str, Any]
 

@@ -21,10 +21,21 @@ from worker_image.server.errors import ModelFailed, RequestError, one_line
 from worker_image.server.settings import Settings
 from worker_image.server.tensors import Signature, Tensors, TensorSpec, datatype_of, fit, rows_of
 
-BACKENDS = ("sklearn", "onnx", "lightgbm", "python")
+# One file each in `backends/`.
+BACKENDS = (
+    "sklearn",
+    "onnx",
+    "lightgbm",
+    "python",
+)
 # Their frameworks compute without the interpreter's lock and may be called by several threads at once: instances share
 # one copy of the model. The others need a process for each.
-RELEASES_GIL = frozenset({"onnx", "lightgbm"})
+RELEASES_GIL = frozenset(
+    {
+        "onnx",
+        "lightgbm",
+    }
+)
 WARMUP_FILE = "warmup.json"
 
 
