@@ -27,7 +27,7 @@ from worker_image.server.memory import LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
-from worker_image.server.tensors import Signature, Tensors, fit
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -133,7 +133,7 @@ class App:
     async def _infer(self, call: Call) -> Reply:
         request = v2.decode(call.body)
         wanted = v2.wanted_outputs(self._signature, request.outputs)
-        outputs = await self._predict(request.inputs, wanted, call.time_left_s)
+        outputs = await self._predict(request.inputs, wanted, call.time_left_s, request.parameters)
         return Reply(v2.encode(self._model, self._version, request.id, outputs))
 
     async def _tfs_predict(self, call: Call) -> Reply:
@@ -157,12 +157,20 @@ class App:
         outputs = await self._predict(inputs, (value,), call.time_left_s)
         return Reply(tfs.encode_regress(outputs[value]))
 
-    async def _predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
+    async def _predict(
+        self,
+        inputs: Tensors,
+        outputs: tuple[str, ...],
+        time_left_s: float | None,
+        parameters: Parameters = NO_PARAMETERS,
+    ) -> Tensors:
+        """`parameters` are as they were sent: those that the model does not take must not keep batches apart."""
         runner, cache, fitted = self._runner, self._cache, fit(self._signature, inputs)
         assert runner is not None
+        given = v2.of_the_model(parameters) if parameters and self._signature.takes_parameters else NO_PARAMETERS
         if cache is None:
-            return await runner.predict(fitted, outputs, time_left_s)
-        return await cache.answer(fitted, outputs, lambda: runner.predict(fitted, outputs, time_left_s))
+            return await runner.predict(fitted, outputs, time_left_s, given)
+        return await cache.answer(fitted, outputs, lambda: runner.predict(fitted, outputs, time_left_s, given), given)
 
     def _log_failure(self, scope: Scope, exc: RequestError) -> str:
         """The request's id, made up when the gateway gave none; a failure of the model is logged under it."""

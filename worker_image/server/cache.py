@@ -1,6 +1,7 @@
 """Answers kept for equal requests, and one computation for equal requests at one time. Off unless it is asked for.
 
-Two requests are equal when names, types, shapes and every byte of their tensors are, and they ask for the same outputs.
+Two requests are equal when names, types, shapes and every byte of their tensors are, and they ask for the same outputs
+with the same parameters.
 The key is a SHA-256 over all of it: anything shorter would one day give somebody the answer of somebody else. An answer
 lives `ttl_s` from when it was computed; over `max_bytes` the one that was longest unused goes first. Failures are not
 kept. All of it runs on the event loop; times are seconds of one monotonic clock.
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensor, Tensors
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensor, Tensors, parameters_key
 
 Compute = Callable[[], Awaitable[Tensors]]
 # What one entry costs besides its tensors' bytes: key, dictionary, arrays. Rather too much than too little.
@@ -47,9 +48,11 @@ class Cache:
         self.misses = 0
         self.shared = 0
 
-    async def answer(self, inputs: Tensors, outputs: tuple[str, ...], compute: Compute) -> Tensors:
+    async def answer(
+        self, inputs: Tensors, outputs: tuple[str, ...], compute: Compute, parameters: Parameters = NO_PARAMETERS
+    ) -> Tensors:
         """What `compute` gives, or gave. It is not to be changed: others get the same arrays."""
-        key = key_of(inputs, outputs)
+        key = key_of(inputs, outputs, parameters)
         if (known := self._known(key)) is not None:
             self.hits += 1
             return known
@@ -104,11 +107,11 @@ class Cache:
         self.size -= self._entries.pop(key).size
 
 
-def key_of(inputs: Tensors, outputs: tuple[str, ...]) -> bytes:
+def key_of(inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = NO_PARAMETERS) -> bytes:
     """Each part is preceded by its length, so that no two different requests give the same bytes."""
     digest = hashlib.sha256()
-    for text in (str(len(outputs)), *outputs):
-        _add(digest, text.encode())
+    for text in (str(len(outputs)), *outputs, parameters_key(parameters)):
+        _add(digest, text.encode("utf-8", "surrogatepass"))
     for name in sorted(inputs):
         tensor = inputs[name]
         _add(digest, name.encode())

@@ -13,13 +13,25 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
+
+import msgspec
 
 from worker_image.server import log
-from worker_image.server.backends.base import Model
+from worker_image.server.backends.base import Model, Parametrised
 from worker_image.server.codecs import v2
 from worker_image.server.errors import ModelFailed, RequestError, one_line
 from worker_image.server.settings import Settings
-from worker_image.server.tensors import Signature, Tensors, TensorSpec, datatype_of, fit, rows_of
+from worker_image.server.tensors import (
+    NO_PARAMETERS,
+    Parameters,
+    Signature,
+    Tensors,
+    TensorSpec,
+    datatype_of,
+    fit,
+    rows_of,
+)
 
 # One file each in `backends/`.
 BACKENDS = (
@@ -46,9 +58,11 @@ class Loaded:
     model: Model
     signature: Signature
 
-    def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+    def predict(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = NO_PARAMETERS) -> Tensors:
         """The model's answer; raises `RequestError` alone, so that whoever waits for it has a sentence."""
         try:
+            if parameters:
+                return cast(Parametrised, self.model).predict_with(inputs, outputs, parameters)
             return self.model.predict(inputs, outputs)
         except RequestError:
             raise
@@ -101,12 +115,17 @@ def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: eac
 
 def _warm(model: Model, directory: Path) -> Loaded:
     signature = model.signature
-    inputs = _recorded(directory / WARMUP_FILE, signature) or model.warmup()
+    recorded = _recorded(directory / WARMUP_FILE, signature)
+    inputs = recorded.inputs if recorded else model.warmup()
     if inputs is None:
         log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {WARMUP_FILE}")
         return Loaded(model, signature)
     try:
-        answer = model.predict(inputs, tuple(spec.name for spec in signature.outputs) or signature.default_outputs)
+        wanted = tuple(spec.name for spec in signature.outputs) or signature.default_outputs
+        if recorded and signature.takes_parameters:
+            answer = cast(Parametrised, model).predict_with(inputs, wanted, v2.of_the_model(recorded.parameters))
+        else:
+            answer = model.predict(inputs, wanted)
         outputs = _observed(signature, answer, rows_of(inputs))
     except (Exception, SystemExit) as exc:
         where = _last_line_of(exc, directory)
@@ -117,11 +136,12 @@ def _warm(model: Model, directory: Path) -> Loaded:
     return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
 
 
-def _recorded(file: Path, signature: Signature) -> Tensors | None:
+def _recorded(file: Path, signature: Signature) -> v2.Decoded | None:
     if not file.is_file():
         return None
     try:
-        return fit(signature, v2.decode(file.read_bytes()).inputs)
+        request = v2.decode(file.read_bytes())
+        return msgspec.structs.replace(request, inputs=fit(signature, request.inputs))
     except RequestError as exc:
         raise ModelFailed("MODEL_RAISED", f"{file}: {exc.sentence}") from exc
 

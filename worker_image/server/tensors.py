@@ -7,6 +7,8 @@ does not fit. It knows no wire format (see `codecs/`) and no framework (see `bac
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from worker_image.server.errors import bad_request
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
 Tensors = dict[str, Tensor]
+# What a request asks beside its tensors: names to JSON values.
+Parameters = Mapping[str, Any]
+NO_PARAMETERS: Parameters = MappingProxyType({})
 
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -64,7 +69,7 @@ class Signature:
     No `inputs` means that the model says nothing of them and takes what comes. `matrix` may stand, under any name, for
     all inputs together: a scikit-learn model has no name for its one input. A client that names no outputs gets
     `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
-    `:regress`.
+    `:regress`. A model that does not take parameters never sees them.
     """
 
     platform: str
@@ -75,6 +80,7 @@ class Signature:
     scores: str | None = None
     labels: tuple[str, ...] = ()
     value: str | None = None
+    takes_parameters: bool = False
 
     @property
     def can_batch(self) -> bool:
@@ -109,6 +115,11 @@ def fit(signature: Signature, inputs: Tensors) -> Tensors:
     if len(fitted) > 1 and signature.can_batch:
         _check_rows(fitted)
     return fitted
+
+
+def parameters_key(parameters: Parameters) -> str:
+    """Equal for equal parameters alone: `repr` tells true from 1 and 1 from 1.0, which Python's `==` does not."""
+    return repr(sorted(parameters.items())) if parameters else ""
 
 
 def rows_of(inputs: Tensors) -> int | None:

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from worker_image.server.cache import ENTRY_BYTES, Cache, key_of
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensors
+from worker_image.server.tensors import Parameters, Tensors
 
 
 class Doubling:
@@ -184,20 +184,21 @@ tensors = st.dictionaries(
     max_size=2,
 )
 names = st.lists(st.text("ab", max_size=2), max_size=2).map(tuple)
+parameters = st.dictionaries(st.text("ab", max_size=1), st.sampled_from([0, 1, False, True, 1.0, "1"]), max_size=2)
 
 
-def whole(inputs: Tensors, outputs: tuple[str, ...]) -> str:
+def whole(inputs: Tensors, outputs: tuple[str, ...], given: Parameters) -> str:
     parts = {
         name: (each.dtype.str, each.shape, [repr(v) for v in each.ravel().tolist()]) for name, each in inputs.items()
     }
-    return repr((sorted(parts.items()), outputs))
+    return repr((sorted(parts.items()), outputs, sorted(given.items())))
 
 
-@given(tensors, names, tensors, names)
+@given(st.tuples(tensors, names, parameters), st.tuples(tensors, names, parameters))
 def test_keys_are_equal_exactly_when_the_requests_are(
-    a: Tensors, a_names: tuple[str, ...], b: Tensors, b_names: tuple[str, ...]
+    a: tuple[Tensors, tuple[str, ...], Parameters], b: tuple[Tensors, tuple[str, ...], Parameters]
 ) -> None:
-    assert (key_of(a, a_names) == key_of(b, b_names)) == (whole(a, a_names) == whole(b, b_names))
+    assert (key_of(*a) == key_of(*b)) == (whole(*a) == whole(*b))
 
 
 def test_a_key_does_not_depend_on_how_the_bytes_lie_in_memory() -> None:

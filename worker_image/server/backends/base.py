@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from worker_image.server.errors import ModelFailed
-from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec
+from worker_image.server.tensors import NUMPY_TYPES, Parameters, Signature, Tensor, Tensors, TensorSpec
 
 # Files that may lie beside a model without being one.
 BESIDE = frozenset({"warmup.json", "requirements.txt", "README.md", "LICENSE"})
@@ -37,6 +37,12 @@ class Model(Protocol):
     def warmup(self) -> Tensors | None:
         """Inputs for the first prediction, or None when only the model's author can know them."""
         ...
+
+
+class Parametrised(Model, Protocol):
+    """A model whose `signature.takes_parameters`: it is given those of a request, none that are the protocol's own."""
+
+    def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors: ...
 
 
 def find_file(directory: Path, suffixes: Sequence[str], backend: str) -> Path:

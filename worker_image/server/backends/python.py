@@ -9,15 +9,17 @@
         def predict(self, inputs): ...
 
 `load` is called once with the directory of model.py; `predict` gets {name: numpy array} and returns one array, or
-{name: array}. The three attributes are optional: `inputs` are checked and shown as metadata, `outputs` name what
-`predict` returns, `warmup_example` is the first prediction. A -1 that leads a shape is the batch: `predict` gets the
-rows of several requests at once and answers one row for each. BYTES are `str` (`bytes` where a client sent base64). A
-`ValueError` says that the input is wrong (400), anything else that the model is (500).
+{name: array}. `predict(self, inputs, parameters)` is given the request's parameters too, {name: value}; only requests
+of equal parameters are then predicted together. The three attributes are optional: `inputs` are checked and shown as
+metadata, `outputs` name what `predict` returns, `warmup_example` is the first prediction. A -1 that leads a shape is
+the batch: `predict` gets the rows of several requests at once and answers one row for each. BYTES are `str` (`bytes`
+where a client sent base64). A `ValueError` says that the input is wrong (400), anything else that the model is (500).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,15 @@ import numpy as np
 
 from worker_image.server.backends.base import blank, missing_module, unreadable
 from worker_image.server.errors import ModelFailed, one_line
-from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec
+from worker_image.server.tensors import (
+    NO_PARAMETERS,
+    NUMPY_TYPES,
+    Parameters,
+    Signature,
+    Tensor,
+    Tensors,
+    TensorSpec,
+)
 
 FILE = "model.py"
 CLASS = "Model"
@@ -39,22 +49,34 @@ def load(directory: Path, threads: int) -> PythonModel:  # noqa: ARG001 - model 
         reason = f"{directory}: holds no {FILE}; the python backend loads its class {CLASS}; add the file"
         raise ModelFailed("ARTIFACT_MISSING", reason)
     model = _class(file)()
+    takes_parameters = _takes_parameters(file, model.predict)
     _load_author(file, model, directory)
-    return PythonModel(model)
+    return PythonModel(model, takes_parameters=takes_parameters)
 
 
 class PythonModel:
     is_steady = False
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, takes_parameters: bool = False) -> None:
         self._model = model
         inputs = _specs("inputs", getattr(model, "inputs", ()))
         outputs = _specs("outputs", getattr(model, "outputs", ()))
         self._outputs = tuple(spec.name for spec in outputs)
-        self.signature = Signature(platform="python", inputs=inputs, outputs=outputs, default_outputs=self._outputs)
+        self.signature = Signature(
+            platform="python",
+            inputs=inputs,
+            outputs=outputs,
+            default_outputs=self._outputs,
+            takes_parameters=takes_parameters,
+        )
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
-        answer = self._named(self._model.predict(inputs))
+        return self.predict_with(inputs, outputs, NO_PARAMETERS)
+
+    def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
+        predict = self._model.predict
+        takes = self.signature.takes_parameters
+        answer = self._named(predict(inputs, parameters=dict(parameters)) if takes else predict(inputs))
         if missing := [name for name in outputs if name not in answer]:
             said = f"predict() returned {sorted(answer)}, without the output {missing[0]!r}"
             # A declared output that is not there is the model's fault; a name that nobody declared is the caller's.
@@ -97,6 +119,25 @@ def _class(file: Path) -> Any:
     if missing := [name for name in ("load", "predict") if not callable(getattr(found, name, None))]:
         raise unreadable(file, f"class {CLASS} has no {missing[0]}()", "define load(path) and predict(inputs)")
     return found
+
+
+def _takes_parameters(file: Path, predict: Any) -> bool:
+    """By its name, so that an optional argument of the author's own never gets what clients send."""
+    try:
+        arguments = list(inspect.signature(predict).parameters.values())
+    except ValueError:
+        return False  # a callable of some extension module, which says nothing of its arguments
+    if any(argument.name == "parameters" and argument.kind in _BY_NAME for argument in arguments):
+        return True
+    needed = [argument.name for argument in arguments if argument.default is argument.empty and argument.kind in _PLAIN]
+    if len(needed) > 1:
+        problem = f"{CLASS}.predict() needs {', '.join(map(repr, needed))}"
+        raise unreadable(file, problem, "it is called as predict(inputs) or predict(inputs, parameters); name it so")
+    return False
+
+
+_PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def _load_author(file: Path, model: Any, directory: Path) -> None:

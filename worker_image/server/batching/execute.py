@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensors
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors
 
-Predict = Callable[[Tensors, tuple[str, ...]], Tensors]
+Predict = Callable[[Tensors, tuple[str, ...], Parameters], Tensors]
 
 
 class Part(NamedTuple):
@@ -26,13 +26,14 @@ class Part(NamedTuple):
     inputs: Tensors
     outputs: tuple[str, ...]
     rows: int | None
+    parameters: Parameters = NO_PARAMETERS
 
 
 def execute(
     parts: Sequence[Part], predict: Predict, model: str, *, check_rows: bool = True
 ) -> list[Tensors | Exception]:
     """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same
-    outputs.
+    outputs, with equal parameters.
     """
     try:
         if len(parts) == 1:
@@ -47,7 +48,7 @@ def execute(
 
 
 def _alone(part: Part, predict: Predict, model: str, check_rows: bool) -> Tensors:
-    answer = predict(part.inputs, part.outputs)
+    answer = predict(part.inputs, part.outputs, part.parameters)
     if check_rows and part.rows is not None:
         _check_rows(answer, part.rows, model)
     return answer
@@ -56,7 +57,7 @@ def _alone(part: Part, predict: Predict, model: str, check_rows: bool) -> Tensor
 def _together(parts: Sequence[Part], predict: Predict, model: str) -> list[Tensors]:
     joined = {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs}
     ends = np.cumsum([part.rows for part in parts]).tolist()
-    answer = predict(joined, parts[0].outputs)
+    answer = predict(joined, parts[0].outputs, parts[0].parameters)
     _check_rows(answer, ends[-1], model)
     starts = [0, *ends[:-1]]
     return [

@@ -22,7 +22,7 @@ from worker_image.server.batching.queue import BatchQueue, Waiting
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensors, rows_of
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors, parameters_key, rows_of
 
 # While each turn of the event loop still brings requests, a batch waits for the next turn, at most this many: 11,400
 # instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
@@ -94,25 +94,32 @@ class Runner:
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def predict(self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None) -> Tensors:
+    async def predict(
+        self,
+        inputs: Tensors,
+        outputs: tuple[str, ...],
+        time_left_s: float | None,
+        parameters: Parameters = NO_PARAMETERS,
+    ) -> Tensors:
         """The model's answer to `inputs`. Raises what the model raised, or `DEADLINE` when its time ran out in the
         queue.
         """
         now = time.monotonic()
         deadline = None if time_left_s is None else now + time_left_s
         rows = rows_of(inputs)
+        whole = Part(inputs, outputs, rows, parameters)
         if rows is None or not self.can_batch:
-            return await self._ask(Part(inputs, outputs, rows), now, deadline)
+            return await self._ask(whole, now, deadline)
         most = self._rules.max_request_rows
         if most is not None and rows > most:
             raise RequestError("TOO_LARGE", f"inputs: {rows} rows; at most {most} are taken in a request; send fewer")
         if rows > self._sizing.limit and rows > (size := self._sizing.largest_part):
-            return await self._ask_in_parts(Part(inputs, outputs, rows), size, deadline)
-        return await self._ask(Part(inputs, outputs, rows), now, deadline)
+            return await self._ask_in_parts(whole, size, deadline)
+        return await self._ask(whole, now, deadline)
 
     async def _ask(self, part: Part, now: float, deadline: float | None) -> Tensors:
         request = Request(part, self._loop.create_future())
-        waiting = Waiting(request, self._key(part.inputs, part.outputs, part.rows), part.rows or 1, now, deadline)
+        waiting = Waiting(request, self._key(part), part.rows or 1, now, deadline)
         self._queue.push(waiting)
         self._dispatch_soon()
         try:
@@ -137,13 +144,15 @@ class Runner:
             await asyncio.gather(*under_way, return_exceptions=True)
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
-    def _key(self, inputs: Tensors, outputs: tuple[str, ...], rows: int | None) -> Any:
+    def _key(self, part: Part) -> Any:
+        inputs, outputs, rows, parameters = part
         if rows is None or not self.can_batch:
             return None
+        asked = (outputs, parameters_key(parameters)) if parameters else outputs
         if len(inputs) == 1:
             name, tensor = next(iter(inputs.items()))
-            return name, tensor.dtype, tensor.shape[1:], outputs
-        return outputs, tuple(sorted((name, tensor.dtype.str, tensor.shape[1:]) for name, tensor in inputs.items()))
+            return name, tensor.dtype, tensor.shape[1:], asked
+        return asked, tuple(sorted((name, tensor.dtype.str, tensor.shape[1:]) for name, tensor in inputs.items()))
 
     def _dispatch_soon(self) -> None:
         """Not at once: requests that have arrived but were not read yet join the batch."""
@@ -243,7 +252,7 @@ class Runner:
 def _parts(whole: Part, size: int) -> Iterator[Part]:
     for start in range(0, whole.rows or 0, size):
         inputs = {name: tensor[start : start + size] for name, tensor in whole.inputs.items()}
-        yield Part(inputs, whole.outputs, rows_of(inputs))
+        yield whole._replace(inputs=inputs, rows=rows_of(inputs))
 
 
 _EXPIRED = (

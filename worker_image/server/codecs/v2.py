@@ -13,9 +13,22 @@ import msgspec
 
 from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, of_utf_8, parse, to_list
 from worker_image.server.errors import RequestError, bad_request
-from worker_image.server.tensors import NUMPY_TYPES, Signature, Tensor, Tensors, TensorSpec, datatype_of
+from worker_image.server.tensors import (
+    NO_PARAMETERS,
+    NUMPY_TYPES,
+    Parameters,
+    Signature,
+    Tensor,
+    Tensors,
+    TensorSpec,
+    datatype_of,
+)
 
 SERVER = "modelfleet"
+# Parameters by which clients speak to the server itself, or to a scheduler that we have not.
+RESERVED_PARAMETERS = frozenset(
+    {"binary_data_output", "priority", "sequence_end", "sequence_id", "sequence_start", "timeout"}
+)
 
 
 class InputTensor(msgspec.Struct):
@@ -59,6 +72,7 @@ class Decoded(msgspec.Struct):
     inputs: Tensors
     outputs: tuple[str, ...]
     id: str | None
+    parameters: Parameters = NO_PARAMETERS
 
 
 class OutputTensor(msgspec.Struct):
@@ -93,7 +107,12 @@ def decode(body: bytes) -> Decoded:
             raise bad_request(f"input {tensor.name!r}: sent twice; each input has one name; remove one")
         inputs[tensor.name] = _tensor(tensor)
     wanted = tuple(output.name for output in request.outputs) if request.outputs else ()
-    return Decoded(inputs, wanted, request.id)
+    return Decoded(inputs, wanted, request.id, request.parameters or NO_PARAMETERS)
+
+
+def of_the_model(parameters: Parameters) -> Parameters:
+    """Those that are not the protocol's own."""
+    return {name: value for name, value in parameters.items() if name not in RESERVED_PARAMETERS}
 
 
 def wanted_outputs(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, ...]:

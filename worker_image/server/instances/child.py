@@ -42,9 +42,9 @@ def main(arguments: list[str]) -> int:
 
 def _answer(to_server: Connection, loaded: Loaded, inputs: SharedTensors, outputs: SharedTensors) -> None:
     while True:
-        places, wanted = to_server.recv()
+        places, wanted, parameters = to_server.recv()
         try:
-            answer = loaded.predict(inputs.read(places), wanted)
+            answer = loaded.predict(inputs.read(places), wanted, parameters)
             to_server.send(("answer", outputs.write(answer)))
         except RequestError as exc:
             to_server.send(("refused", (exc.code, exc.sentence)))

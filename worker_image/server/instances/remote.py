@@ -19,7 +19,7 @@ from worker_image.server.errors import ModelFailed, RequestError, stuck
 from worker_image.server.instances.shared import SharedTensors
 from worker_image.server.loading import Loaded
 from worker_image.server.settings import Settings
-from worker_image.server.tensors import Signature, Tensors
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors
 
 _MODULE = "worker_image.server.instances.child"
 
@@ -55,11 +55,14 @@ class RemoteModel:
         self.signature = self._loaded(begin)
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        return self.predict_with(inputs, outputs, NO_PARAMETERS)
+
+    def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
         if self._process is None:
             self._restart()
         assert self._connection is not None
         try:
-            self._connection.send((self._inputs.write(inputs), outputs))
+            self._connection.send((self._inputs.write(inputs), outputs, dict(parameters)))
             if not self._connection.poll(self._settings.tuning.predict_timeout_s):
                 self._kill()
                 self._bury("took longer than predict_timeout_s and was ended")

@@ -53,6 +53,21 @@ class TestPython:
         assert list(model.predict({}, ())) == ["a", "b"]
         assert model.warmup() is None
 
+    @pytest.mark.parametrize("arguments", ["parameters", "*, parameters", "parameters=None"])
+    def test_is_given_the_parameters_that_it_names(self, tmp_path: Path, arguments: str) -> None:
+        source = ECHO.replace("predict(self, inputs)", f"predict(self, inputs, {arguments})")
+        model = load(models.python(tmp_path, source.replace('inputs["x"]', 'inputs["x"] * parameters["by"]')), 1)
+
+        assert model.signature.takes_parameters
+        assert model.predict_with({"x": np.ones((1, 2))}, ("y",), {"by": 3})["y"].tolist() == [[3.0, 3.0]]
+
+    def test_keeps_an_optional_argument_of_its_own(self, tmp_path: Path) -> None:
+        source = ECHO.replace("predict(self, inputs)", "predict(self, inputs, factor=2)")
+        model = load(models.python(tmp_path, source.replace('inputs["x"]', 'inputs["x"] * factor')), 1)
+
+        assert not model.signature.takes_parameters
+        assert model.predict({"x": np.ones((1, 2))}, ("y",))["y"].tolist() == [[2.0, 2.0]]
+
     def test_imports_modules_that_lie_beside_it(self, tmp_path: Path) -> None:
         (tmp_path / "beside_model_py.py").write_text("FACTOR = 3")
         source = "from beside_model_py import FACTOR\n" + ECHO.replace('inputs["x"]', 'inputs["x"] * FACTOR')
@@ -76,6 +91,11 @@ class TestPython:
             ("import no_such_package", "MODULE_MISSING", "needs the Python module 'no_such_package'"),
             ("x = 1", "ARTIFACT_UNREADABLE", "has no class Model"),
             ("class Model:\n  def load(self, path): ...", "ARTIFACT_UNREADABLE", "class Model has no predict()"),
+            (
+                ECHO.replace("predict(self, inputs)", "predict(self, inputs, options)"),
+                "ARTIFACT_UNREADABLE",
+                "Model.predict() needs 'inputs', 'options'; it is called as predict(inputs) or predict(inputs, parameters)",
+            ),
             (ECHO.replace("FP32", "FLOAT"), "ARTIFACT_UNREADABLE", "datatype 'FLOAT' is not one of"),
             (ECHO.replace('"shape": [-1, 2]', '"size": 2'), "ARTIFACT_UNREADABLE", "Model.inputs"),
         ],

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from tests.fakes.models import iris_estimator
 from worker_image.server.batching.execute import Part, execute
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensors
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors
 
 
 def part(*rows: list[float]) -> Part:
     return Part({"x": np.array(rows)}, ("predict",), len(rows))
 
 
-def double(inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+def double(inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = NO_PARAMETERS) -> Tensors:
     if (inputs["x"] < 0).any():
         raise ValueError("negative")
     return dict.fromkeys(outputs, inputs["x"] * 2)
@@ -27,7 +27,7 @@ class TestExecute:
     def test_calls_the_model_once_and_splits_the_rows(self) -> None:
         calls: list[int] = []
 
-        def counting(inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        def counting(inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
             calls.append(len(inputs["x"]))
             return double(inputs, outputs)
 
@@ -48,13 +48,13 @@ class TestExecute:
         assert [isinstance(answer, ValueError) for answer in answers] == [index == bad for index in range(7)]
 
     def test_names_the_output_when_the_model_gives_another_count_of_rows(self) -> None:
-        answers = execute([part([1.0], [2.0])], lambda inputs, _: {"predict": inputs["x"][:1]}, "iris")
+        answers = execute([part([1.0], [2.0])], lambda inputs, *_: {"predict": inputs["x"][:1]}, "iris")
 
         assert isinstance(answers[0], RequestError)
         assert "model 'iris': output 'predict' has shape [1, 1] for 2 input rows" in answers[0].sentence
 
     def test_lets_any_shape_through_when_rows_are_not_batched(self) -> None:
-        answers = execute([part([1.0], [2.0])], lambda _inputs, _outputs: {"sum": np.array(3.0)}, "m", check_rows=False)
+        answers = execute([part([1.0], [2.0])], lambda *_: {"sum": np.array(3.0)}, "m", check_rows=False)
 
         assert isinstance(answers[0], dict)
 
@@ -67,7 +67,7 @@ def test_batched_rows_equal_the_model_called_directly(sizes: list[int], seed: in
 
     answers = execute(
         [Part({"x": block}, ("predict",), len(block)) for block in blocks],
-        lambda inputs, _: {"predict": model.predict(inputs["x"])},
+        lambda inputs, *_: {"predict": model.predict(inputs["x"])},
         "iris",
     )
 

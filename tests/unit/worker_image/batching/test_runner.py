@@ -14,7 +14,7 @@ from worker_image.server.batching.runner import Instance, Rules, Runner
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Tensors
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors
 
 
 class SlowDouble:
@@ -24,9 +24,11 @@ class SlowDouble:
         self.is_inside = threading.Event()
         self.may_go = threading.Event()
         self.batches: list[int] = []
+        self.parameters: list[Parameters] = []
 
-    def __call__(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+    def __call__(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
         self.batches.append(len(inputs["x"]))
+        self.parameters.append(parameters)
         self.is_inside.set()
         assert self.may_go.wait(10)
         return dict.fromkeys(outputs, inputs["x"] * 2)
@@ -46,8 +48,10 @@ def running(
         assert all(thread.stop(10) for thread in threads)
 
 
-def ask(runner: Runner, value: float, time_left_s: float | None = None) -> asyncio.Task[Tensors]:
-    return asyncio.create_task(runner.predict({"x": np.array([[value]])}, ("y",), time_left_s))
+def ask(
+    runner: Runner, value: float, time_left_s: float | None = None, parameters: Parameters = NO_PARAMETERS
+) -> asyncio.Task[Tensors]:
+    return asyncio.create_task(runner.predict({"x": np.array([[value]])}, ("y",), time_left_s, parameters))
 
 
 async def busy(model: SlowDouble, runner: Runner) -> asyncio.Task[Tensors]:
@@ -69,6 +73,20 @@ class TestRunner:
 
         assert model.batches == [1, 5]
         assert [answer["y"].item() for answer in answers] == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+
+    async def test_only_requests_of_equal_parameters_go_together(self) -> None:
+        model = SlowDouble()
+        asked: list[Parameters] = [{"k": 1}, {"k": True}, {"k": 1.0}, {"k": 1}, {}, {"k": [1]}]
+        with running(model) as runner:
+            first = await busy(model, runner)
+            others = [ask(runner, 1.0, parameters=parameters) for parameters in asked]
+            await asyncio.sleep(0)
+
+            model.may_go.set()
+            await asyncio.gather(first, *others)
+
+        assert model.batches == [1, 2, 1, 1, 1, 1]
+        assert model.parameters == [{}, {"k": 1}, {"k": True}, {"k": 1.0}, {}, {"k": [1]}]
 
     async def test_a_caller_that_leaves_strands_nobody_and_costs_nothing(self) -> None:
         model = SlowDouble()
