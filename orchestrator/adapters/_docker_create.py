@@ -40,7 +40,7 @@ class Placement:
     init: bool
 
 
-def labels_of(cluster: str, launch: Launch) -> dict[str, str]:
+def labels_of(cluster: str, launch: Launch, created_at: float) -> dict[str, str]:
     return {
         f"{LABEL}.cluster": cluster,
         f"{LABEL}.model": launch.spec.model,
@@ -50,6 +50,8 @@ def labels_of(cluster: str, launch: Launch) -> dict[str, str]:
         f"{LABEL}.role": "replica",
         f"{LABEL}.replica": launch.replica_id,
         f"{LABEL}.port": str(launch.spec.port),
+        # The engine's own list knows whole seconds only, and a cold start takes one.
+        f"{LABEL}.created_at": f"{created_at:.3f}",
     }
 
 
@@ -78,7 +80,7 @@ def environment(launch: Launch, *, model_dir: str, secrets_dir: str, host: str, 
     }
 
 
-def create_arguments(launch: Launch, place: Placement, name: str) -> dict[str, Any]:
+def create_arguments(launch: Launch, place: Placement, name: str, created_at: float) -> dict[str, Any]:
     """Keyword arguments of `APIClient.create_container`, but for `host_config`, which is `host_arguments`."""
     spec = launch.spec
     secrets_dir = SECRETS_DIR if launch.secrets else ""
@@ -87,7 +89,7 @@ def create_arguments(launch: Launch, place: Placement, name: str) -> dict[str, A
         "image": spec.runtime,
         "name": name,
         "user": CONTAINER_UID,
-        "labels": labels_of(place.cluster, launch),
+        "labels": labels_of(place.cluster, launch, created_at),
         # Its user has no home, and libraries that want to write there fail at import.
         "environment": {"HOME": "/tmp", **variables},
         "ports": [spec.port],

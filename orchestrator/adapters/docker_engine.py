@@ -219,7 +219,7 @@ class DockerEngine:
         for _ in range(_NAME_TRIES):
             name = container_name(self.cluster, launch, suffix)
             try:
-                arguments = create_arguments(launch, place, name)
+                arguments = create_arguments(launch, place, name, time.time())
                 return str(client.create_container(**arguments, host_config=host_config)["Id"])
             except APIError as exc:
                 if exc.status_code != 409:
@@ -277,7 +277,7 @@ class DockerEngine:
             key=VersionKey(labels[f"{LABEL}.model"], labels[f"{LABEL}.version"]),
             digest=labels[f"{LABEL}.spec"],
             revision=int(labels.get(f"{LABEL}.revision", 0)),
-            created_at=float(listed["Created"]),
+            created_at=float(labels.get(f"{LABEL}.created_at", listed["Created"])),
             running=running,
             host=host,
             port=port,

@@ -1,29 +1,47 @@
 """Asks a replica whether it is ready: one GET on a connection of its own. Never raises for what a replica does.
 
 The answer separates three things that must not be mixed: it is ready; it answers and says what it is doing; nothing
-answers at its port.
+answers at its port. What answers is somebody's model: only so much of its answer is read, for so long, and only words
+and numbers are taken from it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import re
+import time
 from dataclasses import dataclass
 
 import httpx
 import msgspec
 
+from orchestrator.core.entities import Loading
+
+ANSWER_MAX_BYTES = 4096
+_PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_MOST_PHASES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`answers`: something speaks HTTP there. `phase`: what the model server says it is doing."""
+    """`answers`: something speaks HTTP there. `phase`: what the model server says it is doing, since `phase_since`
+    (seconds since the epoch; None: it does not say). `loading`: how it became ready, where a ready one says so."""
 
     ready: bool
     answers: bool
     phase: str = ""
+    phase_since: float | None = None
+    loading: Loading | None = None
 
 
 class _Readiness(msgspec.Struct):
+    """Of docs/CONTRACTS.md; custom images need to say none of it."""
+
     phase: str = ""
     seconds: float = 0.0
+    phases: dict[str, float] = {}
+    ready_at: float = 0.0
 
 
 SILENT = Probe(ready=False, answers=False)
@@ -32,17 +50,46 @@ SILENT = Probe(ready=False, answers=False)
 async def probe(client: httpx.AsyncClient, host: str, port: int, timeout_s: float) -> Probe:
     """`GET /v2/health/ready`: 200 is ready, any other answer is not yet."""
     try:
-        answer = await client.get(f"http://{host}:{port}/v2/health/ready", timeout=timeout_s)
-    except httpx.HTTPError:
+        async with (
+            asyncio.timeout(timeout_s),
+            client.stream("GET", f"http://{host}:{port}/v2/health/ready", timeout=timeout_s) as answer,
+        ):
+            said = _read(await _beginning(answer))
+            if answer.status_code == httpx.codes.OK:
+                return Probe(ready=True, answers=True, loading=_loading(said))
+            return _not_ready(said)
+    except (httpx.HTTPError, TimeoutError):
         return SILENT
-    if answer.status_code == httpx.codes.OK:
-        return Probe(ready=True, answers=True)
-    return Probe(ready=False, answers=True, phase=_phase(answer.content))
 
 
-def _phase(body: bytes) -> str:
+async def _beginning(answer: httpx.Response) -> bytes:
+    body = b""
+    async for piece in answer.aiter_raw():
+        body += piece
+        if len(body) > ANSWER_MAX_BYTES:
+            return b""
+    return body
+
+
+def _read(body: bytes) -> _Readiness:
     try:
-        said = msgspec.json.decode(body, type=_Readiness)
+        return msgspec.json.decode(body, type=_Readiness)
     except (msgspec.DecodeError, msgspec.ValidationError):
-        return "not ready"
-    return f"{said.phase} for {said.seconds:.0f} s" if said.phase else "not ready"
+        return _Readiness()
+
+
+def _not_ready(said: _Readiness) -> Probe:
+    if not _PHASE.fullmatch(said.phase):
+        return Probe(ready=False, answers=True, phase="not ready")
+    return Probe(ready=False, answers=True, phase=said.phase, phase_since=time.time() - max(0.0, said.seconds))
+
+
+def _loading(said: _Readiness) -> Loading | None:
+    phases = tuple(said.phases.items())[:_MOST_PHASES]
+    if not phases or not all(_PHASE.fullmatch(name) and _is_length(seconds) for name, seconds in phases):
+        return None
+    return Loading(phases, said.ready_at if _is_length(said.ready_at) else 0.0)
+
+
+def _is_length(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0

@@ -21,11 +21,18 @@ OperationState = Literal["preparing", "converging", "succeeded", "failed", "supe
 
 
 class ReplicaStatus(Schema):
-    """One replica. `current` is false for one that is being replaced or removed."""
+    """One replica. `current` is false for one that is being replaced or removed.
+
+    `phase` is what one that is not ready does now, and `phase_s` for how long (None: it does not say). Of one that is
+    ready `phases` are the seconds that each phase took, and `ready_after_s` those from its creation to its readiness.
+    """
 
     id: str
     state: str
     phase: str = ""
+    phase_s: float | None = None
+    phases: dict[str, float] = {}
+    ready_after_s: float | None = None
     current: bool = True
     spec: str
     host: str = ""
@@ -168,12 +175,15 @@ class PlanResponse(Schema):
 
 
 class VersionProgress(Schema):
+    """`phase` and `phase_s` are those of its youngest replica that is not ready."""
+
     model: str
     version: str
     ready: int
     desired: int
     state: VersionState
     phase: str = ""
+    phase_s: float | None = None
     reason: str = ""
 
 

@@ -136,18 +136,33 @@ def _version(
 
 def _replica(control: ControlPlane, replica: Replica, wanted: DesiredVersion | None) -> schemas.ReplicaStatus:
     draining = control.loop.plan is not None and replica.id in control.loop.plan.memory.draining
+    now = time.time()
     return schemas.ReplicaStatus(
         id=replica.id,
         state=ReplicaState.DRAINING if draining else replica.state,
         phase=replica.phase,
+        phase_s=_phase_s(replica, now),
+        phases=dict(replica.loading.phases) if replica.loading else {},
+        ready_after_s=_ready_after_s(replica),
         current=wanted is not None and wanted.digest == replica.digest,
         spec=replica.digest,
         host=replica.host,
         port=replica.port,
-        age_s=max(0.0, time.time() - replica.created_at),
+        age_s=max(0.0, now - replica.created_at),
         in_flight=replica.in_flight,
         reason=replica.exit.reason if replica.exit else ejected(replica),
     )
+
+
+def _phase_s(replica: Replica, now: float) -> float | None:
+    return None if replica.phase_since is None else max(0.0, now - replica.phase_since)
+
+
+def _ready_after_s(replica: Replica) -> float | None:
+    """By the replica's own clock, which is this machine's: it stays true when the control plane was started again."""
+    if replica.loading is None or replica.loading.ready_at < replica.created_at:
+        return None
+    return replica.loading.ready_at - replica.created_at
 
 
 def operation_status(control: ControlPlane, operation: StoredOperation) -> schemas.OperationStatus:
@@ -166,10 +181,11 @@ def operation_status(control: ControlPlane, operation: StoredOperation) -> schem
 
 
 def _progress(control: ControlPlane) -> list[schemas.VersionProgress]:
-    phases: dict[VersionKey, str] = {}
+    now = time.time()
+    phases: dict[VersionKey, tuple[str, float | None]] = {}
     for replica in control.loop.observed.replicas:
         if replica.state in (ReplicaState.STARTING, ReplicaState.LOADING):
-            phases[replica.key] = replica.phase or replica.state
+            phases[replica.key] = (replica.phase or replica.state, _phase_s(replica, now))
     return [
         schemas.VersionProgress(
             model=k.model,
@@ -177,7 +193,8 @@ def _progress(control: ControlPlane) -> list[schemas.VersionProgress]:
             ready=v.ready,
             desired=v.desired,
             state=v.state,
-            phase=phases.get(k, ""),
+            phase=phases.get(k, ("", None))[0],
+            phase_s=phases.get(k, ("", None))[1],
             reason=v.reason,
         )
         for k, v in sorted(_verdicts(control).items())

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from orchestrator.api import schemas
 
-# One long poll: short enough that a deadline and Ctrl-C are kept, long enough not to be noticed by the control plane.
-WAIT_S = 2.0
+# One long poll: short enough that the seconds of a phase are seen to pass, and a deadline and Ctrl-C are kept.
+WAIT_S = 0.5
 # The least pause between two polls, so that an answer that returns early does not make a busy loop.
 PAUSE_S = 0.05
 ENDED = ("succeeded", "failed", "superseded")
@@ -72,7 +72,7 @@ def _show_reasons(session: Session, operation: schemas.OperationStatus) -> None:
     for each in operation.versions:
         # The operation's own error may name it already.
         if each.state != "ready" and f"{each.model}@{each.version}:" not in operation.error:
-            reason = each.reason or each.phase or "no reason known yet"
+            reason = each.reason or words.phase(each.phase, each.phase_s) or "no reason known yet"
             session.err.line(
                 (f"  {each.model}@{each.version}  ", "bold"), words.state(each.state),
                 f"  {each.ready}/{each.desired} ready: {reason}",
@@ -181,7 +181,7 @@ class _Bars:
 
     def _advance(self, task: TaskID, each: schemas.VersionProgress) -> None:
         note = f"{each.ready}/{each.desired} {each.state}"
-        if each.state != "ready" and (more := each.phase or each.reason):
+        if each.state != "ready" and (more := words.phase(each.phase, each.phase_s) or each.reason):
             note = f"{note}: {more}"
         is_there = each.state == "ready"
         total = max(1, each.desired)

@@ -103,11 +103,19 @@ def replicas_grid(version: schemas.VersionStatus) -> Grid:
     for replica in version.replicas:
         in_flight = "-" if replica.in_flight is None else str(replica.in_flight)
         address = f"{replica.host}:{replica.port}" if replica.port else "-"
-        note = replica.reason or replica.phase or ("" if replica.current else "being replaced")
+        note = replica.reason or _phase(replica) or ("" if replica.current else "being replaced")
         grid.add(
             replica.id, words.state(replica.state), words.age(replica.age_s), in_flight, address, replica.spec[:8], note
         )  # fmt: skip
     return grid
+
+
+def _phase(replica: schemas.ReplicaStatus) -> str:
+    """What it does now, or how it became ready."""
+    if replica.phase or not replica.phases:
+        return words.phase(replica.phase, replica.phase_s)
+    phases = ", ".join(words.phase(name, seconds) for name, seconds in replica.phases.items())
+    return phases if replica.ready_after_s is None else f"{phases}; ready after {words.took(replica.ready_after_s)}"
 
 
 def facts_grid(version: schemas.VersionStatus, settings: Mapping[str, str]) -> list[Line]:

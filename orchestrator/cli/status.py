@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,10 @@ from orchestrator.cli.verb import Session, verb
 
 if TYPE_CHECKING:
     from orchestrator.api import schemas
+
+_CLOCKS = ("age_s", "in_flight", "phase_s")
+# In sentences: `loading 3.2 s`, `next try in 4 s`.
+_SECONDS = re.compile(r"\d+(\.\d+)? s\b")
 
 
 @verb(
@@ -114,5 +119,7 @@ def _redraw(make_live: Callable[[Any], Any], picture: Callable[[], Any], interva
 
 def _without_clocks(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_clocks(each) for key, each in value.items() if key not in ("age_s", "in_flight")}
+        return {key: _without_clocks(each) for key, each in value.items() if key not in _CLOCKS}
+    if isinstance(value, str):
+        return _SECONDS.sub("", value)
     return [_without_clocks(each) for each in value] if isinstance(value, list) else value

@@ -36,6 +36,11 @@ def took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
+def phase(name: str, seconds: float | None) -> str:
+    """`loading 3.2 s`, or `loading` where nobody says for how long."""
+    return name if seconds is None or not name else f"{name} {took(seconds)}"
+
+
 def size(count: int) -> str:
     for unit, power in (("Gi", 30), ("Mi", 20), ("Ki", 10)):
         if count >= 1 << power:

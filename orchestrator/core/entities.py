@@ -165,11 +165,21 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model server became ready, as it says itself: the seconds of each phase in order, and when it was ready
+    (since the epoch; 0.0: it does not say)."""
+
+    phases: tuple[tuple[str, float], ...]
+    ready_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """One container (or process) as observed. `created_at` in seconds since the epoch.
 
-    `phase` is what the model server says it is doing, for people. `in_flight` is the gateway's count, None
-    while the gateway has not said. `routed`: the table that the gateway applied names it (None: unknown). `ejected`:
+    `phase` is what the model server says it is doing, in a word, and `phase_since` since when (None: nobody says);
+    `loading` is how a ready one became so (None: it does not say). `in_flight` is the gateway's count, None while
+    the gateway has not said. `routed`: the table that the gateway applied names it (None: unknown). `ejected`:
     why the gateway left it alone, until it passes a probe again; "": it does not.
     """
 
@@ -182,6 +192,8 @@ class Replica:
     host: str = ""
     port: int = 0
     phase: str = ""
+    phase_since: float | None = None
+    loading: Loading | None = None
     in_flight: int | None = None
     routed: bool | None = None
     ejected: str = ""

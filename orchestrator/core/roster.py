@@ -6,7 +6,7 @@ been so. Decides nothing about what to do with them. Read `staffing.py` next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.entities import Desired, DesiredVersion, Exit, Observed, Replica, VersionKey
@@ -125,8 +125,20 @@ def _give_up(roster: Roster, replica: Replica, reason: str) -> None:
 
 
 def phase(replica: Replica) -> str:
-    """What a pending replica does, for people."""
+    """What a pending replica does, in a word."""
     return replica.phase or replica.state.value
+
+
+def progress(replica: Replica, now: float, pending_since: float) -> str:
+    """What a pending replica does and for how long, for people: `loading 3.2 s`. `pending_since` is when it was first
+    seen, for one that does not say since when it does that."""
+    since = pending_since if replica.phase_since is None else replica.phase_since
+    return f"{phase(replica)} {max(0.0, now - since):.1f} s"
+
+
+def lengths(phases: Iterable[tuple[str, float]]) -> str:
+    """`importing 0.4 s, loading 0.2 s`"""
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases)
 
 
 def ejected(replica: Replica) -> str:

@@ -141,7 +141,7 @@ def absence(roster: Roster, failures: FailureCount) -> str:
     if failed is not None and not failed.is_blip:
         return f"failed: {failed.reason}"
     if roster.pending:
-        return f"starting: {phase(roster.pending[0]).split(' for ')[0]}"
+        return f"starting: {phase(roster.pending[0])}"
     if roster.wanted is not None and roster.wanted.replicas == 0:
         return "no replica is wanted (scaling.min is 0)"
     return "starting: waiting for a replica"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from orchestrator.core.plan import Failures, Verdict
-from orchestrator.core.roster import Roster, phase
+from orchestrator.core.roster import Roster, progress
 from orchestrator.core.staffing import Situation, Staffing
 from orchestrator.core.traffic import Traffic
 
@@ -67,9 +67,7 @@ def _failing(roster: Roster, ready: int, desired: int, failed: Failures, now: fl
 def _progress(roster: Roster, decision: Staffing, starts: int, at: Situation) -> str:
     if roster.pending:
         oldest = roster.pending[0]
-        what = phase(oldest)
-        # The model server's own phase says for how long; an engine's bare state does not.
-        return what if " for " in what else f"{what} for {at.now - at.history.pending_since[oldest.id]:.0f} s"
+        return progress(oldest, at.now, at.history.pending_since[oldest.id])
     if starts:
         return f"starting {starts}"
     if decision.may_start:

@@ -11,6 +11,7 @@ import structlog
 
 from orchestrator.adapters.store import Store
 from orchestrator.core.entities import VersionKey
+from orchestrator.loops.tasks import wait_until_set
 
 log = structlog.get_logger("modelfleet")
 
@@ -37,10 +38,7 @@ class Signal:
         """Returns when `count` differs from `seen`, or after `timeout_s`."""
         if self.count != seen or timeout_s <= 0 or self._is_closed:
             return
-        try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
-        except TimeoutError:
-            return
+        await wait_until_set(self._event, timeout_s)
 
 
 class Journal:

@@ -13,6 +13,7 @@ import httpx
 
 from orchestrator.adapters.gateway import GatewayFailed, GatewayProcess, Listener, report
 from orchestrator.loops.journal import Journal
+from orchestrator.loops.tasks import wait_until_set
 from router.contract import GatewayReport
 
 CHECK_EVERY_S = 1.0
@@ -59,10 +60,7 @@ class GatewayKeeper:
         while True:
             await self.ensure()
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), CHECK_EVERY_S if not self.error else 2.0)
-            except TimeoutError:
-                continue
+            await wait_until_set(self._changed, CHECK_EVERY_S if not self.error else 2.0)
 
     async def ensure(self) -> None:
         """Adopts or starts the wanted gateway unless it runs already; remembers why it could not.

@@ -15,11 +15,16 @@ import httpx
 
 from orchestrator.adapters.engine import EngineReplica
 from orchestrator.adapters.probe import SILENT, Probe, probe
-from orchestrator.core.entities import Exit, Observed, Replica
+from orchestrator.core.entities import Exit, Loading, Observed, Replica
 from orchestrator.core.states import ReplicaState
+from orchestrator.loops.tasks import wait_until_set
 from router.contract import GatewayReport
 
-PROBE_PENDING_EVERY_S = 0.1
+# One that loads is asked again after this share of the time that it has taken so far: it is noticed soon after it is
+# ready, and one that takes minutes is not asked all the time meanwhile.
+PROBE_PENDING_SHARE = 0.05
+PROBE_PENDING_LEAST_S = 0.03
+PROBE_PENDING_MOST_S = 0.5
 PROBE_READY_EVERY_S = 15.0
 PROBE_FAILED_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
@@ -29,36 +34,41 @@ EJECTION_OVER_S = 10.0
 
 @dataclass(slots=True)
 class Health:
-    """What the probes of one replica said. `due` is when to ask again (monotonic seconds). `ejected`: why the gateway
-    left it alone, and `ejected_at` when it last said so."""
+    """What the probes of one replica said. `due` is when to ask again, `began` when it was first asked since it was
+    ready (monotonic seconds), `loading` how it became so. `ejected`: why the gateway left it alone, and
+    `ejected_at` when it last said so."""
 
     last: Probe = SILENT
     ready: bool = False
     failures: int = 0
     due: float = 0.0
+    began: float | None = None
+    loading: Loading | None = None
     ejected: str = ""
     ejected_at: float = 0.0
 
     def note(self, answer: Probe, now: float) -> bool:
         """Takes in one answer; returns whether readiness changed."""
-        before = self.ready, self.last.phase.split(" ")[0]
+        before = self.ready, self.last.phase
         self.last = answer
         if answer.ready:
-            self.ready, self.failures = True, 0
+            self.ready, self.failures, self.loading = True, 0, answer.loading
         elif self.ready:
             self.failures += 1
             self.ready = self.failures < UNHEALTHY_AFTER
-        self.due = now + self._pause()
-        return before != (self.ready, answer.phase.split(" ")[0])
+        if self.ready or self.began is None:
+            self.began = now
+        self.due = now + self._pause(now - self.began)
+        return before != (self.ready, answer.phase)
 
     def is_used_again(self, now: float) -> bool:
         """Whether its ejection is over. The gateway tries it again and again: only a while without one says so."""
         return bool(self.ejected) and self.ready and not self.failures and now - self.ejected_at > EJECTION_OVER_S
 
-    def _pause(self) -> float:
+    def _pause(self, pending_s: float) -> float:
         if self.ready:
             return PROBE_FAILED_EVERY_S if self.failures else PROBE_READY_EVERY_S
-        return PROBE_PENDING_EVERY_S
+        return min(PROBE_PENDING_MOST_S, max(PROBE_PENDING_LEAST_S, PROBE_PENDING_SHARE * pending_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +81,27 @@ class Ejections:
 
 @dataclass(slots=True)
 class Prober:
-    """Probes replicas when they are due and tells `changed` when one's readiness did."""
+    """Probes replicas when they are due and tells `changed` when one's readiness or phase did."""
 
     client: httpx.AsyncClient
     changed: Callable[[], None]
     health: dict[str, Health] = field(default_factory=dict)
     targets: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _asked: set[str] = field(default_factory=set)
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        while True:
-            now = time.monotonic()
-            due = [id_ for id_ in self.targets if self.health[id_].due <= now]
-            if due and await self._probe_all(due):
-                self.changed()
-            soonest = min((self.health[id_].due for id_ in self.targets), default=now + 60)
-            self._new.clear()
-            try:
-                await asyncio.wait_for(self._new.wait(), max(0.01, soonest - time.monotonic()))
-            except TimeoutError:
-                continue
+        """Each replica is asked in a task of its own: one that does not answer must not make the others wait."""
+        self._asked.clear()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                now = time.monotonic()
+                for id_ in [id_ for id_ in self._unasked() if self.health[id_].due <= now]:
+                    self._asked.add(id_)
+                    tasks.create_task(self._ask(id_), name=f"probe:{id_}")
+                soonest = min((self.health[id_].due for id_ in self._unasked()), default=now + 60)
+                self._new.clear()
+                await wait_until_set(self._new, max(0.01, soonest - time.monotonic()))
 
     async def follow(self, replicas: Iterable[EngineReplica]) -> None:
         """Probes exactly the running ones of `replicas` from now on; those never probed are asked at once."""
@@ -98,7 +109,7 @@ class Prober:
         self.health = {id_: self.health.get(id_, Health()) for id_ in self.targets}
         fresh = [id_ for id_, health in self.health.items() if health.due == 0.0]
         if fresh:
-            await self._probe_all(fresh)
+            await asyncio.gather(*(self._probe(id_) for id_ in fresh))
             self._new.set()
 
     def note_ejected(self, ejected: Mapping[str, str], now: float) -> Ejections:
@@ -116,16 +127,23 @@ class Prober:
             self._new.set()
         return Ejections(began, ended)
 
-    async def _probe_all(self, ids: list[str]) -> bool:
-        answers = await asyncio.gather(*(self._probe(id_) for id_ in ids))
-        now = time.monotonic()
-        known = [(self.health[i], a) for i, a in zip(ids, answers, strict=True) if i in self.health]
-        changes = [health.note(answer, now) for health, answer in known]
-        return any(changes)
+    def _unasked(self) -> list[str]:
+        return [id_ for id_ in self.targets if id_ not in self._asked]
 
-    async def _probe(self, id_: str) -> Probe:
+    async def _ask(self, id_: str) -> None:
+        try:
+            if await self._probe(id_):
+                self.changed()
+        finally:
+            self._asked.discard(id_)
+            self._new.set()
+
+    async def _probe(self, id_: str) -> bool:
+        """Whether its readiness or its phase changed."""
         target = self.targets.get(id_)
-        return SILENT if target is None else await probe(self.client, *target, PROBE_TIMEOUT_S)
+        answer = SILENT if target is None else await probe(self.client, *target, PROBE_TIMEOUT_S)
+        health = self.health.get(id_)
+        return health is not None and health.note(answer, time.monotonic())
 
 
 def snapshot(
@@ -158,6 +176,8 @@ def _replica(listed: EngineReplica, health: Health | None) -> Replica:
         host=listed.host,
         port=listed.port,
         phase=health.last.phase if health else "",
+        phase_since=health.last.phase_since if health else None,
+        loading=health.loading if health else None,
         ejected=health.ejected if health else "",
         exit=listed.exit,
     )

@@ -15,20 +15,24 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from orchestrator.adapters.engine import Engine, EngineUnavailable
-from orchestrator.core.entities import Desired, Observed
+from orchestrator.core.entities import Desired, Observed, Replica
 from orchestrator.core.plan import Memory, Plan, Policy
 from orchestrator.core.reconcile import reconcile
+from orchestrator.core.roster import lengths
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober, snapshot
 from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.tasks import wait_until_set
 
 log = structlog.get_logger("modelfleet")
 
 RESYNC_S = 15.0
 RESYNC_BUSY_S = 0.25
+# While something starts or loads, so that what it says of its progress is never older.
+RESYNC_PENDING_S = 1.0
 ENGINE_RETRY_S = 1.0
 # Docker says that a container died before its list says so: after an event the world is looked at again until then.
 SETTLE_S = 1.0
@@ -84,10 +88,7 @@ class ReconcileLoop:
         while True:
             self._wake.clear()
             pause = await self.step()
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            await wait_until_set(self._wake, pause)
 
     async def step(self) -> float:
         """One observation, decision and act. Returns the seconds until the next is due without a wake-up."""
@@ -136,7 +137,9 @@ class ReconcileLoop:
         return bool(self._memory.draining)
 
     def _pause(self, plan: Plan, now: float) -> float:
-        busy = RESYNC_BUSY_S if plan.memory.draining else RESYNC_S
+        busy = RESYNC_PENDING_S if plan.memory.pending_since else RESYNC_S
+        if plan.memory.draining:
+            busy = RESYNC_BUSY_S
         if now < self._settling_until:
             busy = SETTLE_EVERY_S
         if plan.wake_at is None:
@@ -150,9 +153,8 @@ class ReconcileLoop:
             return
         for replica in observed.replicas:
             if replica.state is ReplicaState.READY and replica.id not in before:
-                took = time.time() - replica.created_at
                 self._journal.record(
-                    "replica_ready", f"ready {took:.1f} s after it was created",
+                    "replica_ready", _how_it_became_ready(replica, time.time()),
                     key=replica.key, replica=replica.id, revision=replica.revision,
                 )  # fmt: skip
 
@@ -171,3 +173,9 @@ class ReconcileLoop:
         if self.engine_error:
             self._journal.record("engine_available", "the engine answers again")
         self.engine_error = ""
+
+
+def _how_it_became_ready(replica: Replica, now: float) -> str:
+    took = f"ready {now - replica.created_at:.1f} s after it was created"
+    phases = replica.loading.phases if replica.loading else ()
+    return f"{took}: {lengths(phases)}" if phases else took

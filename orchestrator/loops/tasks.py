@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -33,6 +34,17 @@ class TaskGroup:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("task failed", task=task.get_name(), exc_info=error)
+
+
+async def wait_until_set(event: asyncio.Event, timeout_s: float) -> None:
+    """Returns when `event` is set, or after `timeout_s`.
+
+    Not `asyncio.wait_for`: on Python 3.11 that loses a cancellation which comes in the moment of the event, and a loop
+    that was told to end goes on.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
 
 
 async def forever(name: str, work: Callable[[], Awaitable[None]], pause_s: float = 1.0) -> None:

@@ -204,7 +204,7 @@ class App:
         routes: dict[str, Page] = {
             "/v2": lambda: _json(v2.server_metadata(_own_version())),
             "/v2/health/live": lambda: Reply(b'{"live":true}'),
-            "/v2/health/ready": self._readiness,
+            "/v2/health/ready": self._health,
             "/metrics": lambda: Reply(self._metrics.render(), content_type=TEXT),
         }
         for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
@@ -213,6 +213,14 @@ class App:
             routes[f"/v1{base}"] = self._tfs_status
             routes[f"/v1{base}/metadata"] = self._tfs_metadata
         return routes
+
+    def _health(self) -> Reply:
+        """For the control plane, which is told more than the protocol asks for."""
+        phase = self._phase
+        if not phase.is_ready:
+            return self._readiness()
+        phases = {name: round(seconds, 3) for name, seconds in phase.lengths.items()}
+        return _json({"ready": True, "ready_at": round(phase.ready_at, 3), "phases": phases})
 
     def _readiness(self) -> Reply:
         phase = self._phase

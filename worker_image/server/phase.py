@@ -1,4 +1,4 @@
-"""Which part of its life a server is in, and since when: what readiness answers while it is not ready.
+"""Which part of its life a server is in, since when, and how long each part took: what readiness answers.
 
 Written by the model's thread (one attribute at a time) and read by the event loop; it decides nothing.
 """
@@ -9,12 +9,16 @@ import time
 
 
 class Phase:
-    """`importing`, `loading`, `warming`, `ready` or `draining`; `error` is the sentence of a model that failed."""
+    """`importing`, `loading`, `warming`, `ready` or `draining`; `error` is the sentence of a model that failed.
+
+    `lengths` are the seconds of the phases before it was ready, `ready_at` when that was (since the epoch, 0.0 before).
+    """
 
     def __init__(self, started: float) -> None:
         self.name = "importing"
         self.error = ""
         self.lengths: dict[str, float] = {}
+        self.ready_at = 0.0
         self._started = started
         self._since = started
 
@@ -35,6 +39,9 @@ class Phase:
         if name == self.name:
             return
         now = time.monotonic()
-        self.lengths[self.name] = now - self._since
+        if not self.ready_at:
+            self.lengths[self.name] = now - self._since
+        if name == "ready":
+            self.ready_at = time.time()
         self._since = now
         self.name = name

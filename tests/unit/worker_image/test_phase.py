@@ -17,3 +17,13 @@ class TestPhase:
         assert phase.is_ready
         assert list(phase.lengths) == ["importing", "loading", "warming"]
         assert sum(phase.lengths.values()) <= phase.total_s
+
+    def test_of_later_phases_only_what_is_now(self) -> None:
+        before = time.time()
+        phase = Phase(time.monotonic())
+
+        for name in ("loading", "ready", "draining"):
+            phase.begin(name)
+
+        assert list(phase.lengths) == ["importing", "loading"]
+        assert before <= phase.ready_at <= time.time()

@@ -168,13 +168,17 @@ class TestApply:
         self, api: FakeAdminApi, world: World, run: Run, manifest: Path
     ) -> None:
         world.steps = [
-            step("converging", progress(ready=0, state="starting", phase="loading"), step="waiting for iris@1")
+            step(
+                "converging",
+                progress(ready=0, state="starting", phase="loading", phase_s=3.21),
+                step="waiting for iris@1",
+            )
         ]
 
         result = run("apply", "--yes", "--timeout", "0.3")
 
         assert result.exit_code == 1
-        assert "iris@1  starting  0/1 ready: loading" in result.stderr
+        assert "iris@1  starting  0/1 ready: loading 3.2 s" in result.stderr
         assert "the apply is not done after 0.3 s: waiting for iris@1" in result.stderr
         assert "goes on without this command" in result.stderr
 

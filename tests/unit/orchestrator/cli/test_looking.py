@@ -206,6 +206,20 @@ class TestDescribe:
         ):
             assert words in output
 
+    def test_shows_what_a_replica_does_and_how_one_became_ready(
+        self, api: FakeAdminApi, world: World, run: Run
+    ) -> None:
+        phases = {"importing": 0.42, "loading": 0.2, "warming": 0.11}
+        facts = {"spec": "abcdef0123456789", "age_s": 5}
+        there = s.ReplicaStatus(id="a1", state="ready", phases=phases, ready_after_s=1.13, **facts)
+        coming = s.ReplicaStatus(id="a2", state="loading", phase="loading", phase_s=3.21, **facts)
+        world.models = [iris(versions=[version("1", replicas=[there, coming])])]
+
+        output = " ".join(run("describe", "iris").stdout.split())
+
+        assert "importing 0.4 s, loading 0.2 s, warming 0.1 s; ready after 1.1 s" in output
+        assert "loading 3.2 s" in output
+
     def test_shows_what_the_gateway_does_with_requests(self, api: FakeAdminApi, run: Run) -> None:
         lines = run("describe", "iris").stdout.splitlines()
 

@@ -98,12 +98,23 @@ class TestReplacing:
         assert plan.verdicts[key("iris@1")].state == "updating"
 
     def test_keeps_the_old_while_the_new_loads(self):
-        world = replica("old", "iris@1"), replica("new", "iris@1", "loading", spec="b", phase="loading for 3 s")
+        world = (
+            replica("old", "iris@1"),
+            replica("new", "iris@1", "loading", spec="b", phase="loading", phase_since=NOW - 3.2),
+        )
 
         plan = decide(desired(version("iris@1", spec="b")), *world)
 
         assert plan.is_empty
-        assert plan.verdicts[key("iris@1")].reason == "0 of 1 replica ready; loading for 3 s"
+        assert plan.verdicts[key("iris@1")].reason == "0 of 1 replica ready; loading 3.2 s"
+
+    def test_says_for_how_long_one_starts_that_says_nothing_itself(self):
+        want = desired(version("iris@1"))
+        memory = decide(want, replica("r1", "iris@1", "starting")).memory
+
+        plan = decide(want, replica("r1", "iris@1", "starting"), memory=memory, now=NOW + 5)
+
+        assert plan.verdicts[key("iris@1")].reason == "0 of 1 replica ready; starting 5.0 s"
 
     def test_drains_the_old_when_the_new_is_ready(self):
         plan = decide(
@@ -528,7 +539,7 @@ class TestRouting:
     two = desired(version("iris@2"), traffic={"2": 100}, labels={"stable": "2"})
     r1 = replica("r1", "iris@1")
     r2 = replica("r2", "iris@2")
-    loading = replica("r2", "iris@2", "loading", phase="loading for 3 s")
+    loading = replica("r2", "iris@2", "loading", phase="loading", phase_since=NOW - 3)
 
     def _memory(self) -> Memory:
         return settled(self.one, self.r1)

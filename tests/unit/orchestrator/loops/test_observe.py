@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import httpx
@@ -11,12 +12,23 @@ from orchestrator.adapters.engine import EngineReplica
 from orchestrator.adapters.probe import SILENT, Probe
 from orchestrator.core.entities import Exit, Replica, VersionKey
 from orchestrator.core.states import ReplicaState
-from orchestrator.loops.observe import EJECTION_OVER_S, UNHEALTHY_AFTER, Health, Prober, refused_start, snapshot
+from orchestrator.loops.observe import (
+    EJECTION_OVER_S,
+    PROBE_PENDING_LEAST_S,
+    PROBE_PENDING_MOST_S,
+    PROBE_TIMEOUT_S,
+    UNHEALTHY_AFTER,
+    Health,
+    Prober,
+    refused_start,
+    snapshot,
+)
 from router.contract import GatewayReport
+from tests.fakes.scripted_replica import Call, ScriptedReplica
 
 KEY = VersionKey("m", "1")
 READY = Probe(ready=True, answers=True)
-LOADING = Probe(ready=False, answers=True, phase="loading for 1 s")
+LOADING = Probe(ready=False, answers=True, phase="loading", phase_since=1.0)
 
 
 def _listed(*, running: bool = True, end: Exit | None = None) -> EngineReplica:
@@ -61,7 +73,37 @@ class TestHealth:
         health = Health()
         health.note(LOADING, 0.0)
 
-        assert not health.note(Probe(ready=False, answers=True, phase="loading for 2 s"), 0.1)
+        assert not health.note(Probe(ready=False, answers=True, phase="loading", phase_since=1.01), 0.1)
+
+    def test_one_that_loads_is_asked_ever_more_rarely(self) -> None:
+        health = Health()
+        pauses = []
+        for now in (0.0, 1.0, 4.0, 600.0):
+            health.note(LOADING, now)
+            pauses.append(round(health.due - now, 3))
+
+        assert pauses == [PROBE_PENDING_LEAST_S, 0.05, 0.2, PROBE_PENDING_MOST_S]
+
+
+class TestProber:
+    async def test_one_that_does_not_answer_makes_no_other_wait(self) -> None:
+        async def hang(call: Call) -> None:
+            await call.left.wait()
+
+        changed = asyncio.Event()
+        async with ScriptedReplica(hang) as hung, ScriptedReplica() as well, httpx.AsyncClient() as client:
+            prober = Prober(client, changed.set)
+            prober.health = {"hung": Health(due=1.0), "well": Health(due=1.0)}
+            prober.targets = {"hung": ("127.0.0.1", hung.port), "well": ("127.0.0.1", well.port)}
+            probing = asyncio.create_task(prober.run())
+
+            async with asyncio.timeout(PROBE_TIMEOUT_S / 2):
+                await changed.wait()
+
+            assert prober.health["well"].ready
+            assert len(hung.calls) == 1
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
 
 
 class TestEjected:
