@@ -20,26 +20,25 @@ from worker_image.server import log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
 from worker_image.server.codecs import tfs, v2
-from worker_image.server.codecs.call import TEXT, Call, Reply
+from worker_image.server.codecs.call import TEXT, Call, Field, Reply
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.memory import LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
+from worker_image.server.prediction import CLIENT_LEFT, Prediction
+from worker_image.server.predictors import Ask, Predictor, Predictors
 from worker_image.server.settings import Settings
-from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit
+from worker_image.server.tensors import Signature, Tensors
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Predictor = Callable[[Call], Awaitable[Reply]]
 Page = Callable[[], Reply]
 
 # The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
 # many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
-# In metrics only: nobody is there to read it.
-CLIENT_LEFT = 499
 _READ_FIELDS = frozenset(
     (
         b"content-length",
@@ -63,20 +62,22 @@ class App:
         self._room = Room(settings.memory_bytes)
         self._phase = phase
         self._metrics = metrics
-        self._signature = Signature("", (), ())
+        self._predictors = Predictors(settings.model, settings.version)
         self._runner: Runner | None = None
         self._pages = self._page_routes()
-        self._predictors = self._predictor_routes()
+        self._routes = self._predictors.routes()
+        # As they stand in a request line. Others, with a query or escapes, take the longer way.
+        self.prompt_paths = {path.encode(): path for path in self._routes}
 
     def open(self, signature: Signature, runner: Runner) -> None:
         """From here on requests are predicted."""
-        self._signature = signature
+        self._predictors.signature = signature
         self._runner = runner
         self._room.settle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        predictor = self._predictors.get(path)
+        predictor = self._routes.get(path)
         if predictor is None or scope["method"] != "POST":
             await self._answer_page(scope, send, path, is_predictor=predictor is not None)
             return
@@ -98,9 +99,40 @@ class App:
 
     # --- predictions
 
+    def begin(self, path: str, headers: list[Field], body: bytes, answer: Callable[[Reply], None]) -> Prediction:
+        """Predicts for a request that is here whole, and calls `answer` with the reply, now or later."""
+        prediction = Prediction(self._metrics, answer, lambda exc: self._refuse_request(headers, exc))
+        try:
+            fields = _read_fields(headers)
+            self._admit()
+            _check_encoding(fields)
+            time_left_s = _time_left_s(fields)
+            ask = self._routes[path](Call(body, fields, time_left_s))
+            prediction.encode_with(ask.encode)
+            self._submit(ask, time_left_s, prediction)
+        except RequestError as exc:
+            prediction.set_exception(exc)
+        return prediction
+
+    def _submit(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
+        assert self._runner is not None
+        if self._cache is None:
+            prediction.waiting = self._runner.submit(ask.part, time_left_s, prediction)
+        if prediction.waiting is None:
+            prediction.task = asyncio.create_task(self._predict_for(ask, time_left_s, prediction), name="prediction")
+
+    async def _predict_for(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
+        """For what is not one entry of the queue: several parts, or an answer from the cache."""
+        try:
+            answer = await self._predict(ask, time_left_s)
+        except Exception as exc:
+            prediction.set_exception(exc)
+        else:
+            prediction.set_result(answer)
+
     async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> Reply:
         try:
-            fields = {name: value for name, value in scope["headers"] if name in _READ_FIELDS}
+            fields = _read_fields(scope["headers"])
             self._admit()
             _check_encoding(fields)
             length = fields.get(b"content-length")
@@ -108,9 +140,9 @@ class App:
             if length is None or int(length) >= LARGE_BYTES:
                 return await self._predict_large(predictor, fields, receive)
             body = await _read_body(receive, length, self._max_body_bytes)
-            return await predictor(Call(body, fields, _time_left_s(fields)))
+            return await self._predict_call(predictor, Call(body, fields, _time_left_s(fields)))
         except RequestError as exc:
-            return Reply(exc.body(self._log_failure(scope, exc)), exc.status)
+            return self._refuse_request(scope["headers"], exc)
 
     async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: Receive) -> Reply:
         """Refused before it is read, or before it is decoded, when the memory would not hold it."""
@@ -118,7 +150,18 @@ class App:
         with self._room.take(int(length or 0)):
             body = await _read_body(receive, length, min(self._max_body_bytes, self._room.most_bytes))
         with self._room.take(len(body), body):
-            return await predictor(Call(body, fields, _time_left_s(fields)))
+            return await self._predict_call(predictor, Call(body, fields, _time_left_s(fields)))
+
+    async def _predict_call(self, predictor: Predictor, call: Call) -> Reply:
+        ask = predictor(call)
+        return ask.encode(await self._predict(ask, call.time_left_s))
+
+    async def _predict(self, ask: Ask, time_left_s: float | None) -> Tensors:
+        runner, cache, part = self._runner, self._cache, ask.part
+        assert runner is not None
+        if cache is None:
+            return await runner.predict(part, time_left_s)
+        return await cache.answer(part.inputs, part.outputs, lambda: runner.predict(part, time_left_s), part.parameters)
 
     def _admit(self) -> None:
         if not self._phase.is_ready:
@@ -130,63 +173,12 @@ class App:
                 "OVERLOADED", f"replica: {self._max_in_flight} requests are inside; it takes no more; try again later"
             )
 
-    async def _infer(self, call: Call) -> Reply:
-        request = v2.decode(call.body)
-        wanted = v2.wanted_outputs(self._signature, request.outputs)
-        outputs = await self._predict(request.inputs, wanted, call.time_left_s, request.parameters)
-        return Reply(v2.encode(self._model, self._version, request.id, outputs))
-
-    async def _tfs_predict(self, call: Call) -> Reply:
-        request = tfs.decode_predict(call.body, self._signature)
-        outputs = await self._predict(request.inputs, request.outputs, call.time_left_s)
-        return Reply(tfs.encode_predict(outputs, is_row=request.is_row))
-
-    async def _tfs_classify(self, call: Call) -> Reply:
-        scores = self._signature.scores
-        if scores is None:
-            raise bad_request(f":classify: model {self._model!r} gives no score for each class; ask with :predict")
-        inputs = tfs.decode_examples(call.body, self._signature)
-        outputs = await self._predict(inputs, (scores,), call.time_left_s)
-        return Reply(tfs.encode_classify(self._signature, outputs[scores]))
-
-    async def _tfs_regress(self, call: Call) -> Reply:
-        value = self._signature.value
-        if value is None:
-            raise bad_request(f":regress: model {self._model!r} gives no single number for each row; ask with :predict")
-        inputs = tfs.decode_examples(call.body, self._signature)
-        outputs = await self._predict(inputs, (value,), call.time_left_s)
-        return Reply(tfs.encode_regress(outputs[value]))
-
-    async def _predict(
-        self,
-        inputs: Tensors,
-        outputs: tuple[str, ...],
-        time_left_s: float | None,
-        parameters: Parameters = NO_PARAMETERS,
-    ) -> Tensors:
-        """`parameters` are as they were sent: those that the model does not take must not keep batches apart."""
-        runner, cache, fitted = self._runner, self._cache, fit(self._signature, inputs)
-        assert runner is not None
-        given = v2.of_the_model(parameters) if parameters and self._signature.takes_parameters else NO_PARAMETERS
-        if cache is None:
-            return await runner.predict(fitted, outputs, time_left_s, given)
-        return await cache.answer(fitted, outputs, lambda: runner.predict(fitted, outputs, time_left_s, given), given)
-
-    def _log_failure(self, scope: Scope, exc: RequestError) -> str:
-        """The request's id, made up when the gateway gave none; a failure of the model is logged under it."""
-        request_id = _request_id(scope)
+    def _refuse_request(self, headers: list[Field], exc: RequestError) -> Reply:
+        """With the request's id, made up when the gateway gave none; a failure of the model is logged under it."""
+        request_id = _request_id(headers)
         if exc.status == 500:
             log.event("predict failed", level="error", request_id=request_id, reason=exc.sentence, stack=_stack(exc))
-        return request_id
-
-    def _predictor_routes(self) -> dict[str, Predictor]:
-        routes: dict[str, Predictor] = {}
-        for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
-            routes[f"/v2{base}/infer"] = self._infer
-            routes[f"/v1{base}:predict"] = self._tfs_predict
-            routes[f"/v1{base}:classify"] = self._tfs_classify
-            routes[f"/v1{base}:regress"] = self._tfs_regress
-        return routes
+        return Reply(exc.body(request_id), exc.status)
 
     # --- everything else
 
@@ -198,7 +190,7 @@ class App:
             return
         exc = self._refusal(method, path, is_known=is_predictor or page is not None)
         allow = [(b"allow", b"POST" if is_predictor else b"GET, HEAD")] if exc.status == 405 else []
-        await _send(send, Reply(exc.body(_request_id(scope)), exc.status, fields=allow))
+        await _send(send, Reply(exc.body(_request_id(scope["headers"])), exc.status, fields=allow))
 
     def _page_routes(self) -> dict[str, Page]:
         routes: dict[str, Page] = {
@@ -230,7 +222,9 @@ class App:
 
     def _v2_metadata(self) -> Reply:
         return self._when_known(
-            lambda: v2.model_metadata(self._model, self._version, self._signature, {"batching": self._batching()})
+            lambda: v2.model_metadata(
+                self._model, self._version, self._predictors.signature, {"batching": self._batching()}
+            )
         )
 
     def _batching(self) -> dict[str, Any]:
@@ -242,7 +236,7 @@ class App:
         return {"max_size": sizing.fixed or "auto", "limit": sizing.limit, "rows_per_second": learned}
 
     def _tfs_metadata(self) -> Reply:
-        return self._when_known(lambda: tfs.metadata(self._model, self._version, self._signature))
+        return self._when_known(lambda: tfs.metadata(self._model, self._version, self._predictors.signature))
 
     def _when_known(self, page: Callable[[], dict[str, Any]]) -> Reply:
         """What a model takes is known once it is loaded."""
@@ -323,8 +317,12 @@ def _time_left_s(fields: dict[bytes, bytes]) -> float | None:
     return int(text) / 1000
 
 
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
+def _read_fields(headers: list[Field]) -> dict[bytes, bytes]:
+    return {name: value for name, value in headers if name in _READ_FIELDS}
+
+
+def _request_id(headers: list[Field]) -> str:
+    for name, value in headers:
         if name == b"x-request-id":
             return str(value.decode("latin-1"))
     return uuid.uuid4().hex
@@ -350,9 +348,7 @@ def _json(obj: Any, status: int = 200) -> Reply:
 async def _send(send: Send, reply: Reply) -> None:
     parts = reply.parts
     length = len(reply.body) + sum(map(len, parts)) if parts else len(reply.body)
-    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.fields]
-    if reply.status == 503:
-        headers.append((b"retry-after", b"1"))
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.header_fields]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body, "more_body": bool(parts)})
     for number, part in enumerate(parts, 1):

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from worker_image.server.batching.queue import BatchQueue, Waiting
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors, parameters_key, rows_of
+from worker_image.server.tensors import Tensors, parameters_key, rows_of
 
 # While each turn of the event loop still brings requests, a batch waits for the next turn, at most this many: 11,400
 # instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
@@ -57,14 +57,22 @@ class Computed(NamedTuple):
     cpu_s: float
 
 
+class Told(Protocol):
+    """Who waits for an answer: a future, or whatever else is told once how it ended."""
+
+    def done(self) -> bool: ...
+    def set_result(self, answer: Tensors, /) -> None: ...
+    def set_exception(self, exc: Exception, /) -> None: ...
+
+
 class Request:
-    """A request's tensors, and the future that its caller waits on."""
+    """A request's tensors, and who waits for the answer."""
 
-    __slots__ = ("future", "part")
+    __slots__ = ("part", "told")
 
-    def __init__(self, part: Part, future: asyncio.Future[Tensors]) -> None:
+    def __init__(self, part: Part, told: Told) -> None:
         self.part = part
-        self.future = future
+        self.told = told
 
 
 class Runner:
@@ -94,38 +102,40 @@ class Runner:
         self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def predict(
-        self,
-        inputs: Tensors,
-        outputs: tuple[str, ...],
-        time_left_s: float | None,
-        parameters: Parameters = NO_PARAMETERS,
-    ) -> Tensors:
-        """The model's answer to `inputs`. Raises what the model raised, or `DEADLINE` when its time ran out in the
-        queue.
-        """
-        now = time.monotonic()
-        deadline = None if time_left_s is None else now + time_left_s
-        rows = rows_of(inputs)
-        whole = Part(inputs, outputs, rows, parameters)
-        if rows is None or not self.can_batch:
-            return await self._ask(whole, now, deadline)
-        most = self._rules.max_request_rows
-        if most is not None and rows > most:
-            raise RequestError("TOO_LARGE", f"inputs: {rows} rows; at most {most} are taken in a request; send fewer")
-        if rows > self._sizing.limit and rows > (size := self._sizing.largest_part):
-            return await self._ask_in_parts(whole, size, deadline)
-        return await self._ask(whole, now, deadline)
+    def submit(self, part: Part, time_left_s: float | None, told: Told) -> Waiting[Request] | None:
+        """Tells `told` the model's answer, what the model raised, or `DEADLINE` when the time ran out in the queue.
 
-    async def _ask(self, part: Part, now: float, deadline: float | None) -> Tensors:
-        request = Request(part, self._loop.create_future())
-        waiting = Waiting(request, self._key(part), part.rows or 1, now, deadline)
+        None: the request is larger than a batch, ask with `predict`. Raises `TOO_LARGE`.
+        """
+        rows = part.rows
+        if rows is not None and rows > 1 and self.can_batch:
+            most = self._rules.max_request_rows
+            if most is not None and rows > most:
+                said = f"inputs: {rows} rows; at most {most} are taken in a request; send fewer"
+                raise RequestError("TOO_LARGE", said)
+            if rows > self._sizing.limit and rows > self._sizing.largest_part:
+                return None
+        now = time.monotonic()
+        return self._push(part, now, None if time_left_s is None else now + time_left_s, told)
+
+    async def predict(self, part: Part, time_left_s: float | None) -> Tensors:
+        """The model's answer to a request of any number of rows. Raises what `submit` tells."""
+        answer: asyncio.Future[Tensors] = self._loop.create_future()
+        waiting = self.submit(part, time_left_s, answer)
+        if waiting is not None:
+            return await _answered(waiting, answer)
+        deadline = None if time_left_s is None else time.monotonic() + time_left_s
+        return await self._ask_in_parts(part, self._sizing.largest_part, deadline)
+
+    def _push(self, part: Part, now: float, deadline: float | None, told: Told) -> Waiting[Request]:
+        waiting = Waiting(Request(part, told), self._key(part), part.rows or 1, now, deadline)
         self._queue.push(waiting)
         self._dispatch_soon()
-        try:
-            return await request.future
-        finally:
-            waiting.abandoned = True
+        return waiting
+
+    async def _ask(self, part: Part, deadline: float | None) -> Tensors:
+        answer: asyncio.Future[Tensors] = self._loop.create_future()
+        return await _answered(self._push(part, time.monotonic(), deadline, answer), answer)
 
     async def _ask_in_parts(self, whole: Part, size: int, deadline: float | None) -> Tensors:
         """Part by part, a few at a time: smaller requests get their turn between them."""
@@ -135,7 +145,7 @@ class Runner:
             for part in _parts(whole, size):
                 if len(under_way) >= PARTS_AHEAD * len(self._instances):
                     answers.append(await under_way.popleft())
-                under_way.append(asyncio.create_task(self._ask(part, time.monotonic(), deadline), name="part"))
+                under_way.append(asyncio.create_task(self._ask(part, deadline), name="part"))
             while under_way:
                 answers.append(await under_way.popleft())
         finally:
@@ -177,7 +187,7 @@ class Runner:
         """Whether there may be more to give to another instance now."""
         taken = self._queue.take(time.monotonic())
         for waiting in taken.expired:
-            _fail(waiting.payload.future, RequestError("DEADLINE", _EXPIRED))
+            _fail(waiting.payload.told, RequestError("DEADLINE", _EXPIRED))
         if taken.batch:
             rows = sum(waiting.rows for waiting in taken.batch)
             is_inline = self._send([waiting.payload for waiting in taken.batch], rows)
@@ -224,7 +234,7 @@ class Runner:
         """Answers the requests of every batch that is being computed with `error`; its instance is lost."""
         for batch, _ in self._running.values():
             for request in batch:
-                _fail(request.future, error)
+                _fail(request.told, error)
         self._running.clear()
 
     def _compute(self, predict: Predict, parts: list[Part]) -> Computed:
@@ -244,9 +254,9 @@ class Runner:
             self._dispatch_soon()
         for request, answer in zip(batch, computed.answers, strict=True):
             if isinstance(answer, Exception):
-                _fail(request.future, answer)
-            elif not request.future.done():
-                request.future.set_result(answer)
+                _fail(request.told, answer)
+            elif not request.told.done():
+                request.told.set_result(answer)
 
 
 def _parts(whole: Part, size: int) -> Iterator[Part]:
@@ -261,6 +271,13 @@ _EXPIRED = (
 )
 
 
-def _fail(future: asyncio.Future[Tensors], exc: Exception) -> None:
-    if not future.done():
-        future.set_exception(exc)
+async def _answered(waiting: Waiting[Request], answer: asyncio.Future[Tensors]) -> Tensors:
+    try:
+        return await answer
+    finally:
+        waiting.abandoned = True
+
+
+def _fail(told: Told, exc: Exception) -> None:
+    if not told.done():
+        told.set_exception(exc)

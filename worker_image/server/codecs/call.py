@@ -37,3 +37,10 @@ class Reply(NamedTuple):
     content_type: bytes = JSON
     fields: Sequence[Field] = ()
     parts: Sequence[memoryview] = ()
+
+    @property
+    def header_fields(self) -> Sequence[Field]:
+        return (*self.fields, _RETRY_AFTER) if self.status == 503 else self.fields
+
+
+_RETRY_AFTER = (b"retry-after", b"1")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from worker_image.server.batching.execute import Part
 from worker_image.server.batching.runner import Instance, Rules, Runner
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
@@ -51,7 +52,7 @@ def running(
 def ask(
     runner: Runner, value: float, time_left_s: float | None = None, parameters: Parameters = NO_PARAMETERS
 ) -> asyncio.Task[Tensors]:
-    return asyncio.create_task(runner.predict({"x": np.array([[value]])}, ("y",), time_left_s, parameters))
+    return asyncio.create_task(runner.predict(Part({"x": np.array([[value]])}, ("y",), 1, parameters), time_left_s))
 
 
 async def busy(model: SlowDouble, runner: Runner) -> asyncio.Task[Tensors]:
@@ -137,7 +138,7 @@ class TestRunner:
         with running(model, max_rows=4) as runner:
             rows = np.arange(10.0).reshape(10, 1)
 
-            answer = await runner.predict({"x": rows}, ("y",), None)
+            answer = await runner.predict(Part({"x": rows}, ("y",), 10), None)
 
         assert answer["y"].tolist() == (rows * 2).tolist()
         assert model.batches == [4, 4, 2]
@@ -145,7 +146,7 @@ class TestRunner:
     async def test_small_requests_have_their_turn_between_the_parts_of_a_large_one(self) -> None:
         model = SlowDouble()
         with running(model, max_rows=4) as runner:
-            large = asyncio.create_task(runner.predict({"x": np.ones((40, 1))}, ("y",), None))
+            large = asyncio.create_task(runner.predict(Part({"x": np.ones((40, 1))}, ("y",), 40), None))
             assert await asyncio.to_thread(model.is_inside.wait, 10)
             small = ask(runner, 1.0)
             await asyncio.sleep(0)
@@ -159,7 +160,7 @@ class TestRunner:
     async def test_a_large_request_whose_caller_leaves_is_not_computed_to_its_end(self) -> None:
         model = SlowDouble()
         with running(model, max_rows=4) as runner:
-            large = asyncio.create_task(runner.predict({"x": np.ones((400, 1))}, ("y",), None))
+            large = asyncio.create_task(runner.predict(Part({"x": np.ones((400, 1))}, ("y",), 400), None))
             assert await asyncio.to_thread(model.is_inside.wait, 10)
 
             large.cancel()
@@ -172,7 +173,7 @@ class TestRunner:
     async def test_more_rows_than_a_request_may_have_are_refused(self) -> None:
         model = SlowDouble()
         with running(model, most=9) as runner, pytest.raises(RequestError) as failed:
-            await runner.predict({"x": np.ones((10, 1))}, ("y",), None)
+            await runner.predict(Part({"x": np.ones((10, 1))}, ("y",), 10), None)
 
         assert failed.value.status == 413
         assert "10 rows; at most 9" in failed.value.sentence

@@ -1,0 +1,88 @@
+"""Which path asks the model for what: a request's bytes to tensors that fit the model, and its answer back to bytes.
+
+One predictor a path, each a plain call: `app.py` decides when it runs, and what happens between the two halves. It
+holds no format (see `codecs/`) and knows neither HTTP's framing nor the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from worker_image.server.batching.execute import Part
+from worker_image.server.codecs import tfs, v2
+from worker_image.server.codecs.call import Call, Reply
+from worker_image.server.errors import bad_request
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit, rows_of
+
+
+class Ask(NamedTuple):
+    """What a request wants of the model, and how the answer becomes a reply. `encode` may raise `RequestError`."""
+
+    part: Part
+    encode: Callable[[Tensors], Reply]
+
+
+Predictor = Callable[[Call], Ask]
+
+
+class Predictors:
+    """Those of one model. All of them raise `RequestError` for what cannot be asked."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._model = model
+        self._version = version
+        self.signature = Signature("", (), ())
+
+    def routes(self) -> dict[str, Predictor]:
+        routes: dict[str, Predictor] = {}
+        for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
+            routes[f"/v2{base}/infer"] = self._infer
+            routes[f"/v1{base}:predict"] = self._tfs_predict
+            routes[f"/v1{base}:classify"] = self._tfs_classify
+            routes[f"/v1{base}:regress"] = self._tfs_regress
+        return routes
+
+    def _infer(self, call: Call) -> Ask:
+        request = v2.decode(call.body)
+        wanted = v2.wanted_outputs(self.signature, request.outputs)
+
+        def encode(answer: Tensors) -> Reply:
+            return Reply(v2.encode(self._model, self._version, request.id, answer))
+
+        return Ask(self._part(request.inputs, wanted, request.parameters), encode)
+
+    def _tfs_predict(self, call: Call) -> Ask:
+        request = tfs.decode_predict(call.body, self.signature)
+
+        def encode(answer: Tensors) -> Reply:
+            return Reply(tfs.encode_predict(answer, is_row=request.is_row))
+
+        return Ask(self._part(request.inputs, request.outputs), encode)
+
+    def _tfs_classify(self, call: Call) -> Ask:
+        scores = self.signature.scores
+        if scores is None:
+            raise bad_request(f":classify: model {self._model!r} gives no score for each class; ask with :predict")
+
+        def encode(answer: Tensors) -> Reply:
+            return Reply(tfs.encode_classify(self.signature, answer[scores]))
+
+        return Ask(self._part(tfs.decode_examples(call.body, self.signature), (scores,)), encode)
+
+    def _tfs_regress(self, call: Call) -> Ask:
+        value = self.signature.value
+        if value is None:
+            raise bad_request(f":regress: model {self._model!r} gives no single number for each row; ask with :predict")
+
+        def encode(answer: Tensors) -> Reply:
+            return Reply(tfs.encode_regress(answer[value]))
+
+        return Ask(self._part(tfs.decode_examples(call.body, self.signature), (value,)), encode)
+
+    def _part(self, inputs: Tensors, outputs: tuple[str, ...], sent: Parameters = NO_PARAMETERS) -> Part:
+        """Parameters that the model does not take must not keep batches apart."""
+        signature = self.signature
+        fitted = fit(signature, inputs)
+        given = v2.of_the_model(sent) if sent and signature.takes_parameters else NO_PARAMETERS
+        return Part(fitted, outputs, rows_of(fitted), given)
