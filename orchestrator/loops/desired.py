@@ -107,6 +107,8 @@ def _settings(config: VersionConfig, body_bytes: int) -> str:
         settings["instances"] = config.instances
     if config.predict_timeout_s != PREDICT_TIMEOUT_S:
         settings["predict_timeout_s"] = config.predict_timeout_s
+    if config.outputs:
+        settings["outputs"] = config.outputs
     if config.cache is not None:
         settings["cache"] = {"ttl_s": config.cache.ttl_s, "max_bytes": config.cache.max_bytes}
     return msgspec.json.encode(settings, order="sorted").decode()

@@ -48,7 +48,7 @@ class Setting:
         if isinstance(self.default, bool):
             return str(self.default).lower()
         if isinstance(self.default, tuple):
-            return f"[{', '.join(self.default)}]"
+            return f"[{', '.join(self.default)}]" if self.default else ""
         if isinstance(self.kind, Size):
             return size_text(self.default)
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.backends import BACKENDS, Backend
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
 from orchestrator.manifest.gateway import GatewayConfig
-from orchestrator.manifest.groups import Group, MapOf, OrNull, setting
+from orchestrator.manifest.groups import Group, ListOf, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
@@ -31,6 +31,7 @@ ENV_NAME = Text(
     255,
 )
 ENV_VALUE = Text('one value, such as "1" or "" for the empty one', r"[^\x00]*", 32_768)
+OUTPUT_NAME = Text("the model's outputs, such as predict or predict_proba", longest=255)
 IMAGE = Text("the name of an image, such as registry.example/team/model:3", r"[^\s\x00-\x1f\x7f]+", 255)
 
 
@@ -160,6 +161,11 @@ class VersionConfig:
         "Batches that one replica computes at one time: threads that share the model (onnx, lightgbm), or processes "
         "with a copy of it each (sklearn, python).",
         default=1,
+    )
+    outputs: tuple[str, ...] = setting(
+        ListOf(OUTPUT_NAME),
+        "What a client gets that names no outputs. Left out: the backend's own choice, which is in docs/models/.",
+        default=(),
     )
     cache: CacheConfig | None = setting(
         OrNull(Group(CacheConfig)),

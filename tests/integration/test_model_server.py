@@ -54,6 +54,18 @@ class TestOpenInferenceProtocol:
         direct = models.iris_estimator(named_classes=True).predict_proba(models.ONE_ROW)
         assert answer["outputs"][0]["data"] == direct[0].tolist()
 
+    def test_answers_the_outputs_of_the_manifest_to_who_names_none(self, tmp_path: Path) -> None:
+        directory = models.iris(tmp_path / "iris")
+        settings = json.dumps({"outputs": ["predict_proba", "predict"]})
+        with ready_replica(directory, MODELFLEET_SETTINGS=settings) as replica:
+            unnamed = replica.infer(matrix(models.ONE_ROW)).json()
+            named = replica.infer(matrix(models.ONE_ROW), outputs=[{"name": "predict"}]).json()
+            rows = httpx.post(f"{replica.url}/v1/models/iris:predict", json={"instances": models.ONE_ROW}).json()
+
+        assert [output["name"] for output in unnamed["outputs"]] == ["predict_proba", "predict"]
+        assert [output["name"] for output in named["outputs"]] == ["predict"]
+        assert rows["predictions"][0].keys() == {"predict_proba", "predict"}
+
     def test_shows_what_the_model_takes_and_gives(self, replica: Replica) -> None:
         page = httpx.get(f"{replica.url}/v2/models/iris/versions/1").json()
 

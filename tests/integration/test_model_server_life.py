@@ -15,6 +15,7 @@ import sklearn
 
 from tests.fakes import models
 from tests.fakes.replica import Replica, ready_replica, until_deadline
+from worker_image.server.loading import BACKENDS
 
 SLOW = """
 import pathlib, time
@@ -192,13 +193,23 @@ class TestFailures:
         code, name, reason = self.fails(tmp_path, backend="tensorflow")
 
         assert (code, name) == (64, "UNKNOWN_BACKEND")
-        assert "it is one of sklearn, onnx, lightgbm, python" in reason
+        assert f"it is one of {', '.join(BACKENDS)}" in reason
 
     def test_bad_settings(self, tmp_path: Path) -> None:
         code, name, reason = self.fails(tmp_path, MODELFLEET_SETTINGS="{")
 
         assert (code, name) == (64, "BAD_SETTINGS")
         assert "MODELFLEET_SETTINGS" in reason
+
+    def test_outputs_that_the_model_has_not(self, tmp_path: Path) -> None:
+        directory = models.iris(tmp_path / "iris")
+
+        code, name, reason = self.fails(
+            directory, backend="sklearn", MODELFLEET_SETTINGS=settings(outputs=["probabilities"])
+        )
+
+        assert (code, name) == (64, "BAD_SETTINGS")
+        assert "outputs: 'probabilities'; the model gives 'predict', 'predict_proba'" in reason
 
     def test_port_in_use(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:

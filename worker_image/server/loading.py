@@ -86,7 +86,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
         begin("loading")
         model: Model = module.load(settings.model_dir, settings.threads)
         begin("warming")
-        return _warm(model, settings.model_dir)
+        return _with_defaults(_warm(model, settings.model_dir), settings.tuning.outputs)
     except ModelFailed:
         raise
     except MemoryError as exc:
@@ -134,6 +134,18 @@ def _warm(model: Model, directory: Path) -> Loaded:
         raise ModelFailed("MODEL_RAISED", reason) from exc
     default = signature.default_outputs or tuple(answer)
     return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
+
+
+def _with_defaults(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
+    """`loaded` with the manifest's choice of outputs for clients that make none."""
+    names = [spec.name for spec in loaded.signature.outputs]
+    for name in asked:
+        if names and name not in names:
+            known = ", ".join(repr(known) for known in names)
+            raise ModelFailed("BAD_SETTINGS", f"outputs: {name!r}; the model gives {known}; correct `outputs`")
+    if not asked:
+        return loaded
+    return dataclasses.replace(loaded, signature=dataclasses.replace(loaded.signature, default_outputs=asked))
 
 
 def _recorded(file: Path, signature: Signature) -> v2.Decoded | None:

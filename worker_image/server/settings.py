@@ -51,7 +51,7 @@ class Caching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The JSON of `MODELFLEET_SETTINGS`. Lengths of time are seconds; `batching: null` means the default batching,
     `slo_ms` is the latency that batches are sized for, `instances` how many batches are computed at one
-    time, `cache: null` keeps no answers.
+    time, `cache: null` keeps no answers, `outputs` are those that a client gets who names none: (), the backend's own.
     """
 
     concurrency: int = 32
@@ -63,6 +63,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     slo_ms: float | None = None
     instances: int = 1
     cache: Caching | None = None
+    outputs: tuple[str, ...] = ()
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -90,6 +90,7 @@ def test_a_replica_is_told_of_no_field_that_is_at_its_default() -> None:
         ("slo: {latency_ms: 50}", "slo_ms", 50.0),
         ("instances: 4", "instances", 4),
         ("cache: {ttl: 60s, max: 64Mi}", "cache", {"ttl_s": 60.0, "max_bytes": 64 << 20}),
+        ("outputs: [predict, predict_proba]", "outputs", ["predict", "predict_proba"]),
         ("predict_timeout_s: 0.5", "predict_timeout_s", 0.5),
     ],
 )
