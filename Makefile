@@ -56,6 +56,18 @@ bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, pred
 bench-gateway: setup bench-tools ## Measure the gateway beside HAProxy, nginx and Envoy, ten minutes (ARGS=--quick: three)
 	@$(VENV_PYTHON) -m benchmarks.gateway.compare $(ARGS)
 
+.PHONY: bench-server
+bench-server: setup bench-tools engine ## Measure the model server beside eleven others, twenty minutes
+	@$(VENV_PYTHON) -m benchmarks.server.compare $(ARGS)
+
+.PHONY: bench-tensors
+bench-tensors: setup bench-tools engine ## Measure pictures as binary tensors and as JSON, beside MLServer
+	@$(VENV_PYTHON) -m benchmarks.server.tensors $(ARGS)
+
+.PHONY: bench-onnx
+bench-onnx: setup ## Measure an ONNX model served beside a bare loop over onnxruntime
+	@$(VENV_PYTHON) -m benchmarks.server.onnx $(ARGS)
+
 .PHONY: bench-batching
 bench-batching: setup ## Measure the model server with batching off and on, at 1 to 128 connections
 	@$(VENV_PYTHON) -m benchmarks.server.batching $(ARGS)

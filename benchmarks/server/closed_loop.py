@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from typing import cast
 
 import uvloop
@@ -32,9 +33,12 @@ class Result:
         return self.latencies_s[min(len(self.latencies_s) - 1, int(len(self.latencies_s) * percent / 100))]
 
 
-def post(path: str, body: bytes, content_type: str = "application/json") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def post(
+    path: str, body: bytes, content_type: str = "application/json", fields: Mapping[str, str] | None = None
+) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
+    return head.encode() + b"\r\n" + body
 
 
 def run(port: int, request: bytes, connections: int, seconds: float, warm_s: float = 0.3) -> Result:
