@@ -39,15 +39,6 @@ Page = Callable[[], Reply]
 # The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
 # many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
-_READ_FIELDS = frozenset(
-    (
-        b"content-length",
-        b"content-type",
-        b"content-encoding",
-        b"inference-header-content-length",
-        b"x-request-timeout-ms",
-    )
-)
 
 
 class App:
@@ -103,7 +94,7 @@ class App:
         """Predicts for a request that is here whole, and calls `answer` with the reply, now or later."""
         prediction = Prediction(self._metrics, answer, lambda exc: self._refuse_request(headers, exc))
         try:
-            fields = _read_fields(headers)
+            fields = dict(headers)
             self._admit()
             _check_encoding(fields)
             time_left_s = _time_left_s(fields)
@@ -132,7 +123,7 @@ class App:
 
     async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> Reply:
         try:
-            fields = _read_fields(scope["headers"])
+            fields = dict(scope["headers"])
             self._admit()
             _check_encoding(fields)
             length = fields.get(b"content-length")
@@ -315,10 +306,6 @@ def _time_left_s(fields: dict[bytes, bytes]) -> float | None:
             f"x-request-timeout-ms: {text.decode('latin-1')!r}; it is a whole number of milliseconds; correct it"
         )
     return int(text) / 1000
-
-
-def _read_fields(headers: list[Field]) -> dict[bytes, bytes]:
-    return {name: value for name, value in headers if name in _READ_FIELDS}
 
 
 def _request_id(headers: list[Field]) -> str:

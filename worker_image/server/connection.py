@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Where the application leaves its task for the connection to find: a key of the request's scope.
 TASK = "modelfleet.task"
+_MOST_DIGITS = 8
 
 
 class Prompt:
@@ -65,6 +66,12 @@ class Connection(HttpToolsProtocol):
         self.expect_100_continue = False
         self._prompt = None
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
     def on_headers_complete(self) -> None:
         if self._is_prompt():
             self.cycle = self._prompt = Prompt(self)  # type: ignore[assignment]
@@ -104,9 +111,11 @@ class Connection(HttpToolsProtocol):
         ):
             return False
         self._path = path
-        length = next((value for name, value in self.headers if name == b"content-length"), b"")
         # More digits are a body that is not small.
-        return 0 < len(length) < 8 and int(length) < LARGE_BYTES
+        for name, value in self.headers:
+            if name == b"content-length":
+                return len(value) < _MOST_DIGITS and int(value) < LARGE_BYTES
+        return False
 
     def write(self, reply: Reply, *, keep_alive: bool) -> None:
         """Sends a whole reply, and goes on with what may have come behind the request."""
@@ -120,7 +129,9 @@ class Connection(HttpToolsProtocol):
             self.transport.write(b"".join((*lines, reply.body)))
         if not keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        # Else nothing waits behind the request, and an idle connection is the gateway's to close: no timer is set.
+        if self.pipeline or self.flow.read_paused:
+            self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -16,7 +16,7 @@ Field = tuple[bytes, bytes]
 
 
 class Call(NamedTuple):
-    """A request's whole body, and those of its header fields that `app.py` keeps, by their lower-case names."""
+    """A request's whole body, and its header fields by their lower-case names."""
 
     body: bytes
     fields: dict[bytes, bytes]
