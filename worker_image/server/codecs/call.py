@@ -7,8 +7,7 @@ and the tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import msgspec
+from typing import NamedTuple
 
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -16,12 +15,10 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 Field = tuple[bytes, bytes]
 
 
-class Call(msgspec.Struct):
-    """A request's whole body, and its header fields by their lower-case names. A body with binary tensors is memory of
-    its own that may be written to, every other one is `bytes`.
-    """
+class Call(NamedTuple):
+    """A request's whole body, and its header fields by their lower-case names."""
 
-    body: bytes | memoryview
+    body: bytes
     fields: dict[bytes, bytes]
     time_left_s: float | None = None
 
@@ -30,7 +27,7 @@ class Call(msgspec.Struct):
         return self.fields.get(b"content-type", b"")
 
 
-class Reply(msgspec.Struct):
+class Reply(NamedTuple):
     """`parts` follow `body` without being joined to it: large tensors are sent from where they lie. Each is one
     dimension of bytes, and must not change any more.
     """
