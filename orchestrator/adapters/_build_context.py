@@ -1,7 +1,7 @@
 """What a worker image or environment is made of: the shipped `worker_image` package, its digest, and host settings.
 
-Read by `images.py` (a Docker build context) and `environments.py` (a virtual environment). The host's CA bundle and
-pip index are facts of this host: they are handed to builds beside the content and never count into its digest.
+Read by `images.py` (a Docker build context) and `environments.py` (a virtual environment). The host's CA bundle, pip
+index and wheels are facts of this host: they are handed to builds beside the content and never count into its digest.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import importlib.util
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
+from orchestrator.adapters._local_wheels import with_pip_files
 from orchestrator.backends import BACKENDS
 
 _CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -47,17 +50,33 @@ def content_digest(package: Path, *parts: bytes) -> str:
     return hasher.hexdigest()[:12]
 
 
-def context_tar(package: Path, extra: Mapping[str, bytes]) -> io.BytesIO:
-    """A build context. Times and owners are fixed, so that the engine's layer cache sees equal content as equal."""
-    buffer = io.BytesIO()
+def context_tar(package: Path, extra: Mapping[str, bytes], wheels: Iterable[Path] = ()) -> IO[bytes]:
+    """A build context. Times and owners are fixed, so that the engine's layer cache sees equal content as equal.
+
+    Kept in a file: a wheel may have hundreds of megabytes. Closing it removes it.
+    """
+    buffer = tempfile.TemporaryFile()  # noqa: SIM115 - it is the caller's
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in [*package_files(package), *extra.items()]:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            member.mode = 0o644
-            tar.addfile(member, io.BytesIO(content))
+            tar.addfile(_member(name, len(content)), io.BytesIO(content))
+        for wheel in wheels:
+            with wheel.open("rb") as stream:
+                tar.addfile(_member(f"wheels/{wheel.name}", wheel.stat().st_size), stream)
     buffer.seek(0)
     return buffer
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    return member
+
+
+def by_version_alone(backend: str) -> str:
+    """What is installed after the backend's lock and has no hash there, as the text of a requirements file, or ""."""
+    file = worker_package() / "requirements" / f"{backend}.txt"
+    return file.read_text() if file.is_file() else ""
 
 
 def build_secrets(environ: Mapping[str, str]) -> dict[str, bytes]:
@@ -94,7 +113,8 @@ def backend_problem(backend: str) -> str:
 
 
 def host_environ() -> Mapping[str, str]:
-    return os.environ
+    """This process's environment, with what pip's own files add to it."""
+    return with_pip_files(os.environ)
 
 
 def _add(hasher: hashlib._Hash, part: bytes) -> None:

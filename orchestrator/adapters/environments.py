@@ -13,12 +13,18 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator.adapters._build_context import backend_problem, content_digest, package_files, worker_package
+from orchestrator.adapters._build_context import (
+    backend_problem,
+    by_version_alone,
+    content_digest,
+    package_files,
+    worker_package,
+)
 from orchestrator.adapters._locks import file_lock
 from orchestrator.adapters.engine import Progress, RuntimeBuildFailed, RuntimeRequest
 
@@ -104,22 +110,23 @@ class Environments:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700, parents=True)
         lock = worker_package() / "requirements" / f"{request.backend}.lock"
+        unhashed = by_version_alone(request.backend)
         _copy_code(directory / "code")
-        if self._allow_own and not request.requirements and satisfied(lock.read_text()):
+        if self._allow_own and not request.requirements and satisfied(lock.read_text() + unhashed):
             python = sys.executable
         else:
             say(f"installing {runtime}")
-            python = _install(directory, runtime, lock, request.requirements)
+            python = _install(directory, runtime, lock, [unhashed.encode(), request.requirements])
         temporary = directory / "environment.tmp"
         temporary.write_text(json.dumps({"python": python}))
         os.replace(temporary, directory / "environment.json")
 
 
 def satisfied(lock: str) -> bool:
-    """Whether the running interpreter has each package of the lock in exactly its version."""
+    """Whether the running interpreter has each package of the lock in exactly its version, or a local build of it."""
     for name, version in pins(lock):
         try:
-            if metadata.version(name) != version:
+            if metadata.version(name).partition("+")[0] != version:
                 return False
         except metadata.PackageNotFoundError:
             return False
@@ -144,13 +151,14 @@ def _applies(marker: str) -> bool:
     return older if match["op"] == "<" else not older
 
 
-def _install(directory: Path, runtime: str, lock: Path, requirements: bytes) -> str:
+def _install(directory: Path, runtime: str, lock: Path, others: Iterable[bytes]) -> str:
+    """`others`: the content of further requirements files, installed one after the other."""
     environment = directory / "venv"
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(runtime, [*install, "--require-hashes", "--only-binary=:all:", "-r", str(lock)])
-    if requirements:
+    for requirements in filter(None, others):
         wanted = directory / "requirements.txt"
         wanted.write_bytes(requirements)
         _run(runtime, [*install, "-r", str(wanted)])

@@ -18,6 +18,7 @@ from orchestrator.adapters._base_image import BaseImage
 from orchestrator.adapters._build_context import (
     backend_problem,
     build_secrets,
+    by_version_alone,
     content_digest,
     context_tar,
     host_environ,
@@ -25,7 +26,9 @@ from orchestrator.adapters._build_context import (
 )
 from orchestrator.adapters._docker_calls import DockerCalls, explain
 from orchestrator.adapters._docker_create import LABEL
+from orchestrator.adapters._local_wheels import matching
 from orchestrator.adapters._locks import file_lock
+from orchestrator.adapters._stages import needed
 from orchestrator.adapters.engine import Progress, RuntimeBuildFailed, RuntimeRequest
 
 REPOSITORY = "modelfleet/worker"
@@ -78,7 +81,7 @@ class ImageBuilder:
                 if parent:
                     self._build_derived(name, parent, requirements, say)
                 else:
-                    self._build(name, target, "worker_image/Dockerfile", {"BASE": base_id}, {}, say)
+                    self._build_target(name, target, base_id, say)
         return name
 
     def ensure_examples(self, progress: Progress | None = None) -> str:
@@ -90,7 +93,7 @@ class ImageBuilder:
         name = f"{REPOSITORY}-examples:{content_digest(package, base.encode(), examples)}"
         with file_lock(self._state / "examples.lock"):
             if not self._image_id(name):
-                self._build(name, "examples", "worker_image/Dockerfile", {"BASE": base}, {}, say)
+                self._build_target(name, "examples", base, say)
         return name
 
     def _base(self, asked: str) -> BaseImage:
@@ -126,29 +129,37 @@ class ImageBuilder:
                     return ""
                 raise
 
+    def _build_target(self, name: str, target: str, base: str, say: Progress) -> None:
+        dockerfile = needed((worker_package() / "Dockerfile").read_text(), target)
+        self._build(name, dockerfile, {"BASE": base}, {}, by_version_alone(target), say)
+
     def _build_derived(self, name: str, parent: str, requirements: bytes, say: Progress) -> None:
+        dockerfile = (worker_package() / "Dockerfile.requirements").read_text()
         extra = {"requirements.txt": requirements}
-        self._build(name, "", "worker_image/Dockerfile.requirements", {"PARENT": parent}, extra, say)
+        self._build(name, dockerfile, {"PARENT": parent}, extra, requirements.decode(errors="replace"), say)
 
     def _build(
         self,
         name: str,
-        target: str,
         dockerfile: str,
         arguments: dict[str, str],
         extra: dict[str, bytes],
+        requirements: str,
         say: Progress,
     ) -> None:
+        """Its last stage. `requirements`: those for which this host's own wheels count."""
         say(f"building {name}")
-        context = context_tar(worker_package(), {**extra, **build_secrets(self._environ)})
-        with self._calls.during(f"build {name}"):
+        extra = {**extra, "Dockerfile": dockerfile.encode(), **build_secrets(self._environ)}
+        with (
+            context_tar(worker_package(), extra, matching(self._environ, [requirements])) as context,
+            self._calls.during(f"build {name}"),
+        ):
             try:
                 output = self._calls.slow.build(
                     fileobj=context,
                     custom_context=True,
-                    dockerfile=dockerfile,
+                    dockerfile="Dockerfile",
                     buildargs=arguments,
-                    target=target or None,
                     tag=name,
                     labels={f"{LABEL}.role": "worker-image"},
                     rm=True,

@@ -55,10 +55,10 @@ class TestContentDigest:
 class TestContext:
     def test_is_the_same_for_the_same_content(self, package: Path) -> None:
         """The engine's layer cache hashes the archive's metadata too."""
-        first = context_tar(package, {}).getvalue()
+        first = context_tar(package, {}).read()
         (package / "server" / "app.py").touch()
 
-        assert context_tar(package, {}).getvalue() == first
+        assert context_tar(package, {}).read() == first
 
     def test_holds_the_package_and_what_is_added(self, package: Path) -> None:
         with tarfile.open(fileobj=context_tar(package, {"pip.conf": b"x"})) as tar:
