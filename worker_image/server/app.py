@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from worker_image.server import log
+from worker_image.server import body, log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
-from worker_image.server.codecs import tfs, v2
+from worker_image.server.codecs import binary, tfs, v2
 from worker_image.server.codecs.call import TEXT, Call, Field, Reply
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
-from worker_image.server.memory import LARGE_BYTES, Room
+from worker_image.server.memory import BINARY_COPIES, COPIES, LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.prediction import CLIENT_LEFT, Prediction
@@ -32,13 +32,14 @@ from worker_image.server.settings import Settings
 from worker_image.server.tensors import Signature, Tensors
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Reply]
 
 # The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
 # many requests waiting costs memory and helps nobody.
 OVERSHOOT = 4
+# No number that a header field may say has more.
+_MOST_DIGITS = 18
 
 
 class App:
@@ -66,7 +67,7 @@ class App:
         self._runner = runner
         self._room.settle()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: body.Receive, send: Send) -> None:
         path = scope["path"]
         predictor = self._routes.get(path)
         if predictor is None or scope["method"] != "POST":
@@ -90,15 +91,16 @@ class App:
 
     # --- predictions
 
-    def begin(self, path: str, headers: list[Field], body: bytes, answer: Callable[[Reply], None]) -> Prediction:
-        """Predicts for a request that is here whole, and calls `answer` with the reply, now or later."""
+    def begin(self, path: str, headers: list[Field], parts: list[bytes], answer: Callable[[Reply], None]) -> Prediction:
+        """Predicts for a request whose body is here whole, and calls `answer` with the reply, now or later."""
         prediction = Prediction(self._metrics, answer, lambda exc: self._refuse_request(headers, exc))
         try:
             fields = dict(headers)
             self._admit()
             _check_encoding(fields)
             time_left_s = _time_left_s(fields)
-            ask = self._routes[path](Call(body, fields, time_left_s))
+            content = body.of_parts(parts, fields)
+            ask = self._routes[path](Call(content, fields, time_left_s))
             prediction.encode_with(ask.encode)
             self._submit(ask, time_left_s, prediction)
         except RequestError as exc:
@@ -121,7 +123,7 @@ class App:
         else:
             prediction.set_result(answer)
 
-    async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: Receive) -> Reply:
+    async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: body.Receive) -> Reply:
         try:
             fields = dict(scope["headers"])
             self._admit()
@@ -130,18 +132,18 @@ class App:
             # A body of unknown length may be a large one.
             if length is None or int(length) >= LARGE_BYTES:
                 return await self._predict_large(predictor, fields, receive)
-            body = await _read_body(receive, length, self._max_body_bytes)
-            return await self._predict_call(predictor, Call(body, fields, _time_left_s(fields)))
+            content = await body.read(receive, fields, self._max_body_bytes)
+            return await self._predict_call(predictor, Call(content, fields, _time_left_s(fields)))
         except RequestError as exc:
             return self._refuse_request(scope["headers"], exc)
 
-    async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: Receive) -> Reply:
+    async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: body.Receive) -> Reply:
         """Refused before it is read, or before it is decoded, when the memory would not hold it."""
-        length = fields.get(b"content-length")
-        with self._room.take(int(length or 0)):
-            body = await _read_body(receive, length, min(self._max_body_bytes, self._room.most_bytes))
-        with self._room.take(len(body), body):
-            return await self._predict_call(predictor, Call(body, fields, _time_left_s(fields)))
+        copies = BINARY_COPIES if binary.HEADER_LENGTH in fields else COPIES
+        with self._room.take(int(fields.get(b"content-length", b"0")), copies=copies):
+            content = await body.read(receive, fields, min(self._max_body_bytes, self._room.most_bytes(copies)))
+        with self._room.take(len(content), body.objects_in(content, fields), copies):
+            return await self._predict_call(predictor, Call(content, fields, _time_left_s(fields)))
 
     async def _predict_call(self, predictor: Predictor, call: Call) -> Reply:
         ask = predictor(call)
@@ -212,9 +214,10 @@ class App:
         return _json({"phase": phase.name, "seconds": round(phase.seconds, 3), "error": phase.error}, status=503)
 
     def _v2_metadata(self) -> Reply:
+        signature = self._predictors.signature
         return self._when_known(
             lambda: v2.model_metadata(
-                self._model, self._version, self._predictors.signature, {"batching": self._batching()}
+                self._model, self._version, signature, {**dict(signature.facts), "batching": self._batching()}
             )
         )
 
@@ -256,52 +259,18 @@ class App:
         )
 
 
-async def _read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
-    """The whole body, refused as soon as it is known to be longer than `limit`."""
-    if content_length is not None and int(content_length) > limit:
-        raise _too_large(int(content_length), limit)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body if len(body) <= limit else _refuse_size(len(body), limit)
-    parts = [body]
-    size = len(body)
-    while message.get("more_body", False):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise bad_request("body: cut off in the middle; the connection closed before its end; send it whole")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(size, limit)
-    return b"".join(parts)
-
-
-def _refuse_size(size: int, limit: int) -> bytes:
-    raise _too_large(size, limit)
-
-
-def _too_large(size: int, limit: int) -> RequestError:
-    return RequestError("TOO_LARGE", f"body: {size} bytes; at most {limit} are taken; send fewer rows in a request")
-
-
 def _check_encoding(fields: dict[bytes, bytes]) -> None:
     encoding = fields.get(b"content-encoding", b"identity")
     if encoding != b"identity":
         sentence = f"content-encoding: {encoding.decode('latin-1')!r}; bodies are read uncompressed; send identity"
         raise RequestError("UNSUPPORTED_ENCODING", sentence)
-    if b"inference-header-content-length" in fields:
-        raise bad_request(
-            "body: binary tensor data; this server reads JSON tensors; "
-            "send them as JSON (tritonclient: binary_data=False)"
-        )
 
 
 def _time_left_s(fields: dict[bytes, bytes]) -> float | None:
     text = fields.get(b"x-request-timeout-ms")
     if text is None:
         return None
-    if not text.isdigit():
+    if not text.isdigit() or len(text) > _MOST_DIGITS:
         raise bad_request(
             f"x-request-timeout-ms: {text.decode('latin-1')!r}; it is a whole number of milliseconds; correct it"
         )
@@ -337,6 +306,6 @@ async def _send(send: Send, reply: Reply) -> None:
     length = len(reply.body) + sum(map(len, parts)) if parts else len(reply.body)
     headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.header_fields]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": bool(parts)})
-    for number, part in enumerate(parts, 1):
-        await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
+    for part in (reply.body, *parts)[:-1]:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": parts[-1] if parts else reply.body})

@@ -17,8 +17,8 @@ from typing import cast
 
 import msgspec
 
-from worker_image.server import log
-from worker_image.server.backends.base import Model, Parametrised
+from worker_image.server import declared, log
+from worker_image.server.backends.base import Model, Parametrised, blank
 from worker_image.server.codecs import v2
 from worker_image.server.errors import ModelFailed, RequestError, one_line
 from worker_image.server.settings import Settings
@@ -38,6 +38,7 @@ BACKENDS = (
     "sklearn",
     "onnx",
     "lightgbm",
+    "pytorch",
     "python",
 )
 # Their frameworks compute without the interpreter's lock and may be called by several threads at once: instances share
@@ -46,6 +47,7 @@ RELEASES_GIL = frozenset(
     {
         "onnx",
         "lightgbm",
+        "pytorch",
     }
 )
 WARMUP_FILE = "warmup.json"
@@ -114,9 +116,10 @@ def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: eac
 
 
 def _warm(model: Model, directory: Path) -> Loaded:
-    signature = model.signature
+    by_author = declared.read(directory)
+    signature = declared.apply(model.signature, by_author)
     recorded = _recorded(directory / WARMUP_FILE, signature)
-    inputs = recorded.inputs if recorded else model.warmup()
+    inputs = recorded.inputs if recorded else model.warmup() or _blank(by_author.inputs)
     if inputs is None:
         log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {WARMUP_FILE}")
         return Loaded(model, signature)
@@ -146,6 +149,10 @@ def _with_defaults(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
     if not asked:
         return loaded
     return dataclasses.replace(loaded, signature=dataclasses.replace(loaded.signature, default_outputs=asked))
+
+
+def _blank(specs: tuple[TensorSpec, ...]) -> Tensors | None:
+    return {spec.name: blank(spec) for spec in specs} or None
 
 
 def _recorded(file: Path, signature: Signature) -> v2.Decoded | None:

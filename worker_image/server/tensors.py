@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from worker_image.server.bfloat16 import BF16, widen
 from worker_image.server.errors import bad_request
 
 Tensor = np.ndarray[Any, np.dtype[Any]]
@@ -21,6 +22,7 @@ Tensors = dict[str, Tensor]
 Parameters = Mapping[str, Any]
 NO_PARAMETERS: Parameters = MappingProxyType({})
 
+# As a model sees them: `bfloat16.py` says how BF16 becomes FP32.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
@@ -34,10 +36,11 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype(np.float16),
     "FP32": np.dtype(np.float32),
     "FP64": np.dtype(np.float64),
+    "BF16": np.dtype(np.float32),
     "BYTES": np.dtype(object),
 }
 NUMBERS = frozenset(NUMPY_TYPES) - {"BYTES"}
-_NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items()}
+_NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items() if name != "BF16"} | {BF16: "BF16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Signature:
     No `inputs` means that the model says nothing of them and takes what comes. `matrix` may stand, under any name, for
     all inputs together: a scikit-learn model has no name for its one input. A client that names no outputs gets
     `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
-    `:regress`. A model that does not take parameters never sees them.
+    `:regress`. A model that does not take parameters never sees them. `joins_rows` False: a free first dimension is
+    something else than a batch. `facts` are names and words that the metadata shows beside it.
     """
 
     platform: str
@@ -81,11 +85,13 @@ class Signature:
     labels: tuple[str, ...] = ()
     value: str | None = None
     takes_parameters: bool = False
+    joins_rows: bool = True
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def can_batch(self) -> bool:
         """Whether every input has a free first dimension, so that rows of several requests can go together."""
-        return all(spec.has_batch for spec in self.inputs)
+        return self.joins_rows and all(spec.has_batch for spec in self.inputs)
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -111,7 +117,7 @@ def fit(signature: Signature, inputs: Tensors) -> Tensors:
         if len(signature.inputs) == 1 or tensor.ndim == len(matrix.shape):
             return {matrix.name: _fit_one(matrix, name, tensor)}
     if not signature.inputs:
-        return {name: _not_empty(name, tensor) for name, tensor in inputs.items()}
+        return {name: _unchecked(name, tensor) for name, tensor in inputs.items()}
     _check_names(signature, inputs)
     fitted = {spec.name: _fit_one(spec, spec.name, inputs[spec.name]) for spec in signature.inputs}
     if len(fitted) > 1 and signature.can_batch:
@@ -135,7 +141,7 @@ def rows_of(inputs: Tensors) -> int | None:
 
 def _fit_one(spec: TensorSpec, name: str, tensor: Tensor) -> Tensor:
     datatype = datatype_of(tensor.dtype)
-    if not spec.takes(datatype):
+    if not spec.takes(datatype) and not (datatype == "BF16" and spec.takes("FP32")):
         wanted = " or ".join(sorted(spec.accepts)) if spec.accepts else spec.datatype
         raise bad_request(f"input {name!r}: datatype {datatype}; the model wants {wanted}; send that datatype")
     if tensor.ndim == 2 and tensor.shape[1] == 1 and len(spec.shape) == 1:
@@ -143,9 +149,17 @@ def _fit_one(spec: TensorSpec, name: str, tensor: Tensor) -> Tensor:
     _not_empty(name, tensor)
     if not _shape_fits(spec.shape, tensor.shape):
         raise bad_request(_shape_sentence(spec, name, tensor.shape))
-    if spec.finite and tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+    kind = tensor.dtype.kind
+    if kind == "V":
+        tensor, kind = widen(tensor), "f"
+    if spec.finite and kind == "f" and not np.isfinite(tensor).all():
         raise bad_request(_finite_sentence(name, tensor))
     return tensor
+
+
+def _unchecked(name: str, tensor: Tensor) -> Tensor:
+    _not_empty(name, tensor)
+    return widen(tensor) if tensor.dtype == BF16 else tensor
 
 
 def _shape_fits(wanted: tuple[int, ...], got: tuple[int, ...]) -> bool:

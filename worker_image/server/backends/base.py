@@ -19,7 +19,7 @@ from worker_image.server.errors import ModelFailed
 from worker_image.server.tensors import NUMPY_TYPES, Parameters, Signature, Tensor, Tensors, TensorSpec
 
 # Files that may lie beside a model without being one.
-BESIDE = frozenset({"warmup.json", "requirements.txt", "README.md", "LICENSE"})
+BESIDE = frozenset({"warmup.json", "signature.json", "requirements.txt", "README.md", "LICENSE"})
 
 
 class Model(Protocol):
