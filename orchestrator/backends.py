@@ -1,7 +1,8 @@
 """The frameworks that a version may name, in the order in which messages list them.
 
-Each has an image: a target in `worker_image/Dockerfile`, a lock in `worker_image/requirements/`, and a file in
-`worker_image/server/backends/`, whose own list is `worker_image/server/loading.py`'s.
+Each has an image: a target in `worker_image/Dockerfile`, a lock in `worker_image/requirements/` (with a .txt beside it
+for what cannot be hashed), and a file in `worker_image/server/backends/`, whose own list is that of
+`worker_image/server/loading.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ Backend = Literal[
     "sklearn",
     "onnx",
     "lightgbm",
+    "pytorch",
     "python",
 ]
 BACKENDS: tuple[str, ...] = get_args(Backend)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ _LISTED_UNRECOGNISED = 20
 
 _PICKLE_SUFFIXES = frozenset({".joblib", ".pkl", ".pickle"})
 _LIGHTGBM_SUFFIXES = frozenset({".txt", ".lgb", ".lightgbm"})
+_TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth"})
 # gzip, bzip2, xz and lzma as joblib writes them: what is inside cannot be seen cheaply.
 _OPAQUE_COMPRESSIONS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00")
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
@@ -136,6 +138,9 @@ def _format_of(path: Path) -> tuple[str, str]:
     if suffix in _LIGHTGBM_SUFFIXES:
         is_tree = head.split(b"\n", 1)[0].rstrip(b"\r") == b"tree"
         return ("lightgbm", "") if is_tree else ("", "a text, but not a LightGBM model: its first line is not `tree`")
+    if suffix in _TORCH_SUFFIXES:
+        reason = _why_no_torch(path)
+        return ("", reason) if reason else ("pytorch", "")
     return "", f"{suffix or 'no suffix'}: not a format of a model that is known here"
 
 
@@ -155,11 +160,25 @@ def _why_no_sklearn(head: bytes) -> str:
     return ""
 
 
+def _why_no_torch(path: Path) -> str:
+    """TorchScript and exported programs hold their code; the names in the archive say whether it is one of them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return "not a file that PyTorch wrote, or not a whole one"
+    if "constants.pkl" in names or any(name.startswith("models/") for name in names):
+        return ""
+    if "data.pkl" in names:
+        return "weights or a pickled module without its code; export it (docs/models/pytorch.md says how)"
+    return "a zip archive, but not of PyTorch"
+
+
 def _source_of(path: Path) -> Path:
     """A folder of one version is the source, with what lies beside the model; else the file by itself."""
     if path.is_dir() or not _VERSION.fullmatch(path.parent.name):
         return path
-    suffixes = _PICKLE_SUFFIXES | {".onnx"} | {path.suffix.lower()}
+    suffixes = _PICKLE_SUFFIXES | _TORCH_SUFFIXES | {".onnx"} | {path.suffix.lower()}
     models = [each for each in path.parent.iterdir() if each.suffix.lower() in suffixes]
     return path.parent if len(models) == 1 else path
 

@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.server import closed_loop
+from benchmarks.server.plot import svg
 from benchmarks.server.replica import server
 
 COSTS_US = (50, 1000, 20_000)
@@ -56,6 +57,7 @@ def main() -> int:
     options = _options()
     print(f"{'model':>16} {'connections':>11} {'off/s':>9} {'on/s':>9} {'on/off':>15} {'p50 off':>10} {'p50 on':>10}")
     below = 0
+    lines: dict[str, list[tuple[float, float]]] = {}
     for per_row in (False, True):
         for cost_us in options.costs_us:
             with tempfile.TemporaryDirectory(prefix="bench-batching-") as directory:
@@ -63,13 +65,18 @@ def main() -> int:
                 with server(Path(directory), 1) as off, server(Path(directory), "auto") as on:
                     for connections in options.connections:
                         name = f"{cost_us} µs/{'row' if per_row else 'call'}"
-                        below += _compare(name, off, on, connections, options) < LEAST
+                        ratio, error = _compare(name, off, on, connections, options)
+                        below += ratio + 2 * error < LEAST
+                        lines.setdefault(name, []).append((connections, ratio))
     print(f"{below} figures are below {LEAST} by more than twice their standard error")
+    if options.svg:
+        title = "Requests/s with batching over requests/s without, by what the model costs"
+        options.svg.write_text(svg(title, lines, y_title="on / off", limit=LEAST))
     return 1 if below else 0
 
 
-def _compare(name: str, off: int, on: int, connections: int, options: argparse.Namespace) -> float:
-    """The most that on / off may be: the figure and twice its standard error."""
+def _compare(name: str, off: int, on: int, connections: int, options: argparse.Namespace) -> tuple[float, float]:
+    """On / off, and its standard error."""
     turns = [_turn(index, off, on, connections, options.seconds) for index in range(options.turns)]
     rates = [statistics.fmean(turn[side].per_s for turn in turns) for side in (0, 1)]
     ratios = [turn[1].per_s / turn[0].per_s for turn in turns]
@@ -80,7 +87,7 @@ def _compare(name: str, off: int, on: int, connections: int, options: argparse.N
         f" {medians_ms[0]:>7.2f} ms {medians_ms[1]:>7.2f} ms limit {_limit(on)}",
         flush=True,
     )
-    return float(rates[1] / rates[0] + 2 * error)
+    return rates[1] / rates[0], error
 
 
 def _turn(index: int, off: int, on: int, connections: int, seconds: float) -> list[closed_loop.Result]:
@@ -102,6 +109,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--seconds", type=float, default=0.5, help="of one turn")
     parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--svg", type=Path, help="a file for the figures as a plot")
     return parser.parse_args()
 
 

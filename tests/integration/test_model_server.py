@@ -182,14 +182,14 @@ class TestRefusals:
 
         assert f"at most {LIMIT} are taken" in self.refused(answer, 413, "TOO_LARGE")
 
-    def test_refuse_compressed_and_binary_bodies_in_words(self, replica: Replica) -> None:
-        url = f"{replica.url}/v2/models/iris/infer"
+    def test_refuse_compressed_bodies_and_binary_ones_where_none_are_read_in_words(self, replica: Replica) -> None:
+        binary_field = {"inference-header-content-length": "1"}
 
-        gzip = httpx.post(url, content=b"x", headers={"content-encoding": "gzip"})
-        binary = httpx.post(url, content=b"x", headers={"inference-header-content-length": "1"})
+        gzip = httpx.post(f"{replica.url}/v2/models/iris/infer", content=b"x", headers={"content-encoding": "gzip"})
+        binary = httpx.post(f"{replica.url}/v1/models/iris:predict", content=b"x", headers=binary_field)
 
         assert "read uncompressed" in self.refused(gzip, 415, "UNSUPPORTED_ENCODING")
-        assert "binary_data=False" in self.refused(binary, 400, "BAD_REQUEST")
+        assert "/v1 reads JSON" in self.refused(binary, 400, "BAD_REQUEST")
 
     def test_a_body_that_is_cut_off_harms_nobody(self, replica: Replica) -> None:
         with socket.create_connection(("127.0.0.1", replica.port)) as client:

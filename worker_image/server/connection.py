@@ -57,7 +57,7 @@ class Connection(HttpToolsProtocol):
     app: App  # uvicorn calls it; we know what else it can
     _prompt: Prompt | None = None
     _path = ""
-    _body = b""
+    _parts: list[bytes]  # of its body
 
     def on_message_begin(self) -> None:
         """uvicorn makes its scope here: for predictions it would be made in vain."""
@@ -75,7 +75,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._is_prompt():
             self.cycle = self._prompt = Prompt(self)  # type: ignore[assignment]
-            self._body = b""
+            self._parts = []
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
         if self._prompt is None:
             super().on_body(body)
         else:
-            self._body = self._body + body if self._body else body
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         prompt = self._prompt
@@ -95,7 +95,7 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._prompt = None
-        prompt.prediction = self.app.begin(self._path, self.headers, self._body, prompt.answer)
+        prompt.prediction = self.app.begin(self._path, self.headers, self._parts, prompt.answer)
 
     def _is_prompt(self) -> bool:
         """A prediction with a small body of known length, on a connection with nothing else under way."""

@@ -1,6 +1,7 @@
 """Whether a large request fits into what the memory limit leaves: asked before it is read, and before it is decoded.
 
-Without it one request could end the whole replica, and with it everybody else's. Small bodies are not looked at. Pure
+Without it one request could end the whole replica, and with it everybody else's. Small bodies are not looked at. JSON
+costs many times its length, binary tensors little more than theirs. Pure
 bookkeeping but for `held`, which says what the process holds once the model is loaded.
 """
 
@@ -17,7 +18,9 @@ from worker_image.server.limits import resident_bytes
 LARGE_BYTES = 1 << 20
 # A body as it arrives, in one piece, and as tensors of its numbers at full width.
 COPIES = 3
-# One element of JSON, while it is read: a Python object, its place in a list, and its place in an array.
+# A body of binary tensors, which are views into it, and the batch that they are joined to.
+BINARY_COPIES = 2
+# One element of JSON or a string, while it is read: a Python object, its place in a list, and its place in an array.
 ELEMENT_BYTES = 64
 # The allocator never gives back all that it could, and the answer needs room too.
 USABLE = 0.9
@@ -36,19 +39,18 @@ class Room:
         """What is held now is the model's, and stays."""
         self._idle_bytes = self._held()
 
-    @property
-    def most_bytes(self) -> int:
+    def most_bytes(self, copies: int = COPIES) -> int:
         """The largest body that can be read at all."""
         if self._limit_bytes is None:
             return sys.maxsize
-        return max(0, self._limit_bytes - self._idle_bytes) // COPIES
+        return max(0, self._limit_bytes - self._idle_bytes) // copies
 
     @contextmanager
-    def take(self, size: int, body: bytes = b"") -> Iterator[None]:
-        """Room for a request of `size` bytes while it is inside; with `body`, for the elements of its JSON too. Raises
+    def take(self, size: int, elements: int = 0, copies: int = COPIES) -> Iterator[None]:
+        """Room for a request of `size` bytes while it is inside, and for as many `elements` of JSON or strings. Raises
         413 for what can never fit, 503 for what does not fit now.
         """
-        needed = size * COPIES + body.count(b",") * ELEMENT_BYTES
+        needed = size * copies + elements * ELEMENT_BYTES
         self._check(size, needed)
         self._taken_bytes += needed
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from worker_image.server.batching.execute import Part
-from worker_image.server.codecs import tfs, v2
+from worker_image.server.codecs import binary, tfs, v2
 from worker_image.server.codecs.call import Call, Reply
 from worker_image.server.errors import bad_request
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit, rows_of
@@ -44,16 +44,19 @@ class Predictors:
         return routes
 
     def _infer(self, call: Call) -> Ask:
-        request = v2.decode(call.body)
+        if isinstance(call.body, bytes):
+            request = v2.decode(call.body)
+        else:
+            request = v2.decode_binary(call.body, call.fields[binary.HEADER_LENGTH])
         wanted = v2.wanted_outputs(self.signature, request.outputs)
 
         def encode(answer: Tensors) -> Reply:
-            return Reply(v2.encode(self._model, self._version, request.id, answer))
+            return v2.encode(self._model, self._version, request, answer)
 
         return Ask(self._part(request.inputs, wanted, request.parameters), encode)
 
     def _tfs_predict(self, call: Call) -> Ask:
-        request = tfs.decode_predict(call.body, self.signature)
+        request = tfs.decode_predict(_json_of(call), self.signature)
 
         def encode(answer: Tensors) -> Reply:
             return Reply(tfs.encode_predict(answer, is_row=request.is_row))
@@ -68,7 +71,7 @@ class Predictors:
         def encode(answer: Tensors) -> Reply:
             return Reply(tfs.encode_classify(self.signature, answer[scores]))
 
-        return Ask(self._part(tfs.decode_examples(call.body, self.signature), (scores,)), encode)
+        return Ask(self._part(tfs.decode_examples(_json_of(call), self.signature), (scores,)), encode)
 
     def _tfs_regress(self, call: Call) -> Ask:
         value = self.signature.value
@@ -78,7 +81,7 @@ class Predictors:
         def encode(answer: Tensors) -> Reply:
             return Reply(tfs.encode_regress(answer[value]))
 
-        return Ask(self._part(tfs.decode_examples(call.body, self.signature), (value,)), encode)
+        return Ask(self._part(tfs.decode_examples(_json_of(call), self.signature), (value,)), encode)
 
     def _part(self, inputs: Tensors, outputs: tuple[str, ...], sent: Parameters = NO_PARAMETERS) -> Part:
         """Parameters that the model does not take must not keep batches apart."""
@@ -86,3 +89,9 @@ class Predictors:
         fitted = fit(signature, inputs)
         given = v2.of_the_model(sent) if sent and signature.takes_parameters else NO_PARAMETERS
         return Part(fitted, outputs, rows_of(fitted), given)
+
+
+def _json_of(call: Call) -> bytes:
+    if isinstance(call.body, bytes):
+        return call.body
+    raise bad_request("body: binary tensor data; /v1 reads JSON; send JSON, or ask /v2/models/…/infer")

@@ -78,7 +78,7 @@ class TestJsonSchema:
     @pytest.mark.parametrize(
         "text",
         [
-            'models: {iris: {versions: {"1": {source: m, backend: pytorch}}}}',
+            'models: {iris: {versions: {"1": {source: m, backend: keras}}}}',
             'models: {iris: {versions: {"1": {source: m, backend: onnx, resources: {memory: 512M8}}}}}',
             'models: {Iris: {versions: {"1": {source: m, backend: onnx}}}}',
             "models: {iris: {versions: {}}}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import pickle
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -20,6 +22,19 @@ SKLEARN = b"\x80\x05\x95\x00\x00\x00\x00\x00\x00\x00\x00\x8c\x1asklearn.linear_m
 ONNX = b"\x08\x0a\x12\x08skl2onnx"
 LIGHTGBM = b"tree\nversion=v4\nnum_class=1\n"
 PYTHON = b"class Model: ..."
+
+
+def zipped(*names: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    return content.getvalue()
+
+
+SCRIPT = zipped("net/data.pkl", "net/constants.pkl", "net/code/net.py")
+EXPORTED = zipped("net/archive_format", "net/models/model.json")
+WEIGHTS = zipped("net/data.pkl", "net/data/0")
 
 
 def folder_of(root: Path, files: dict[str, bytes]) -> Path:
@@ -52,6 +67,11 @@ class TestLayouts:
             ({"iris/model.pickle": SKLEARN}, {"iris@1": ("sklearn", "iris/model.pickle")}),
             ({"iris/model-v7.onnx": ONNX}, {"iris@7": ("onnx", "iris/model-v7.onnx")}),
             ({"all/a.onnx": ONNX, "all/b.onnx": ONNX}, {"a@1": ("onnx", "all/a.onnx"), "b@1": ("onnx", "all/b.onnx")}),
+            (
+                {"cats.pt": SCRIPT, "dogs.pt2": EXPORTED},
+                {"cats@1": ("pytorch", "cats.pt"), "dogs@1": ("pytorch", "dogs.pt2")},
+            ),
+            ({"cats/2/model.pt2": EXPORTED, "cats/2/signature.json": b"{}"}, {"cats@2": ("pytorch", "cats/2")}),
             ({"text/model.py": PYTHON, "text/weights.bin": b"x"}, {"text@1": ("python", "text")}),
             ({"text/2/model.py": PYTHON, "text/2/more/a.pkl": b"x"}, {"text@2": ("python", "text/2")}),
             ({"My Model (final).onnx": ONNX}, {"my-model-final@1": ("onnx", "My Model (final).onnx")}),
@@ -98,6 +118,13 @@ class TestFormats:
             ),
             ("a.onnx", b"<html>", "ends in .onnx, but does not begin like an ONNX file"),
             ("a.txt", b"trees are green", "a text, but not a LightGBM model: its first line is not `tree`"),
+            (
+                "a.pt",
+                WEIGHTS,
+                "weights or a pickled module without its code; export it (docs/models/pytorch.md says how)",
+            ),
+            ("a.pth", b"PK\x03\x04", "not a file that PyTorch wrote, or not a whole one"),
+            ("a.pt2", zipped("a/b"), "a zip archive, but not of PyTorch"),
             ("a.onnx", b"", "empty"),
             ("README.md", b"# Models", ".md: not a format of a model that is known here"),
         ],

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from worker_image.server.errors import RequestError
-from worker_image.server.memory import COPIES, ELEMENT_BYTES, Room
+from worker_image.server.memory import BINARY_COPIES, COPIES, ELEMENT_BYTES, Room
 
 MI = 1 << 20
 
@@ -46,10 +46,19 @@ class TestRoom:
         body = b"1," * 100_000
         needed = len(body) * COPIES + 100_000 * ELEMENT_BYTES
 
-        with room(int(needed / 0.9) + 10).take(len(body), body):
+        with room(int(needed / 0.9) + 10).take(len(body), body.count(b",")):
             pass
-        with pytest.raises(RequestError), room(needed).take(len(body), body):
+        with pytest.raises(RequestError), room(needed).take(len(body), body.count(b",")):
             pass
+
+    def test_asks_less_for_binary_tensors_than_for_json(self) -> None:
+        free = room(100 * MI)
+
+        with free.take(40 * MI, copies=BINARY_COPIES):
+            pass
+        with pytest.raises(RequestError), free.take(40 * MI):
+            pass
+        assert free.most_bytes(BINARY_COPIES) > free.most_bytes()
 
     def test_gives_the_room_back_when_the_request_fails(self) -> None:
         free = room(100 * MI)

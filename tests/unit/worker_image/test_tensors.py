@@ -41,7 +41,7 @@ class TestFit:
             (SKLEARN, {"x": np.zeros(4)}, "one row alone is sent as shape [1, 4]"),
             (SKLEARN, {"x": np.zeros((2, 3))}, "each row has 4 numbers (-1 is any count of rows), 3 were sent"),
             (SKLEARN, {"x": np.zeros((0, 4))}, "holds no row"),
-            (SKLEARN, {"x": np.array([["a"] * 4], object)}, "datatype BYTES; the model wants BOOL or FP16"),
+            (SKLEARN, {"x": np.array([["a"] * 4], object)}, "datatype BYTES; the model wants BF16 or BOOL or FP16"),
             (SKLEARN, {"x": np.array([[1, 2, np.nan, 4]])}, "nan at [0, 2]; this model takes finite numbers only"),
             (SKLEARN, {"x": np.array([[1, 2, 3, np.inf]])}, "inf at [0, 3]"),
             (STRICT, {"a": np.zeros((1, 2), np.float32)}, "input 'b': missing"),

@@ -12,8 +12,10 @@
 {name: array}. `predict(self, inputs, parameters)` is given the request's parameters too, {name: value}; only requests
 of equal parameters are then predicted together. The three attributes are optional: `inputs` are checked and shown as
 metadata, `outputs` name what `predict` returns, `warmup_example` is the first prediction. A -1 that leads a shape is
-the batch: `predict` gets the rows of several requests at once and answers one row for each. BYTES are `str` (`bytes`
-where a client sent base64). A `ValueError` says that the input is wrong (400), anything else that the model is (500).
+the batch: `predict` gets the rows of several requests at once and answers one row for each. BYTES are `str`, and
+`bytes` where they are no UTF-8 or were sent as base64; BF16 are float32, and what is returned for an output declared
+so is rounded to it. What is returned is sent from where it lies: do not write to it later. A `ValueError` says that
+the input is wrong (400), anything else that the model is (500).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from worker_image.server.backends.base import blank, missing_module, unreadable
+from worker_image.server.bfloat16 import narrow
 from worker_image.server.errors import ModelFailed, one_line
 from worker_image.server.tensors import (
     NO_PARAMETERS,
@@ -62,6 +65,7 @@ class PythonModel:
         inputs = _specs("inputs", getattr(model, "inputs", ()))
         outputs = _specs("outputs", getattr(model, "outputs", ()))
         self._outputs = tuple(spec.name for spec in outputs)
+        self._bf16 = frozenset(spec.name for spec in outputs if spec.datatype == "BF16")
         self.signature = Signature(
             platform="python",
             inputs=inputs,
@@ -93,9 +97,9 @@ class PythonModel:
         return {spec.name: blank(spec) for spec in self.signature.inputs}
 
     def _named(self, answer: Any) -> Tensors:
-        if isinstance(answer, dict):
-            return {str(name): _array(value) for name, value in answer.items()}
-        return {self._outputs[0] if self._outputs else UNNAMED_OUTPUT: _array(answer)}
+        if not isinstance(answer, dict):
+            answer = {self._outputs[0] if self._outputs else UNNAMED_OUTPUT: answer}
+        return {str(name): _array(value, is_bf16=name in self._bf16) for name, value in answer.items()}
 
 
 def _class(file: Path) -> Any:
@@ -167,8 +171,11 @@ def _example(values: Any, dtype: np.dtype[Any] | None) -> Tensor:
     return tensor.astype(object) if tensor.dtype.kind in "US" else tensor
 
 
-def _array(value: Any) -> Tensor:
+def _array(value: Any, *, is_bf16: bool) -> Tensor:
     tensor = np.asarray(value)
+    # The second is the type of ml_dtypes, which JAX and others bring: it knows how to become numbers.
+    if (is_bf16 and tensor.dtype.kind == "f") or tensor.dtype.name == "bfloat16":
+        return narrow(tensor)
     if tensor.dtype.kind == "O" and not all(isinstance(item, (str, bytes)) for item in tensor.flat):
         raise TypeError(f"predict() returned a {type(value).__name__} that is no array of numbers or strings")
     return tensor

@@ -7,7 +7,8 @@ and the tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -15,10 +16,12 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 Field = tuple[bytes, bytes]
 
 
-class Call(NamedTuple):
-    """A request's whole body, and its header fields by their lower-case names."""
+class Call(msgspec.Struct):
+    """A request's whole body, and its header fields by their lower-case names. A body with binary tensors is memory of
+    its own that may be written to, every other one is `bytes`.
+    """
 
-    body: bytes
+    body: bytes | memoryview
     fields: dict[bytes, bytes]
     time_left_s: float | None = None
 
@@ -27,7 +30,7 @@ class Call(NamedTuple):
         return self.fields.get(b"content-type", b"")
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct):
     """`parts` follow `body` without being joined to it: large tensors are sent from where they lie. Each is one
     dimension of bytes, and must not change any more.
     """

@@ -12,6 +12,7 @@ import base64
 import binascii
 import functools
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import msgspec
 import numpy as np
 
+from worker_image.server.bfloat16 import BF16, narrow, widen
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import NUMPY_TYPES, Tensor
 
@@ -96,7 +98,7 @@ def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
         raise bad_request(
             f"{where}: {exc}; datatype {datatype} takes {_KIND_NAMES[_kind(datatype)]} only, none missing"
         ) from exc
-    return _to_array(listed, datatype, depth, where, is_strict=not isinstance(values, Lenient))
+    return _to_array(listed, datatype, depth, where)
 
 
 def parse_untyped(values: Undecoded, where: str) -> Tensor:
@@ -107,15 +109,24 @@ def parse_untyped(values: Undecoded, where: str) -> Tensor:
 
 def to_list(name: str, tensor: Tensor, *, allow_nan: bool) -> Any:
     """`tensor` as nested lists that JSON can carry; `bytes` become `{"b64": …}`, for JSON is text."""
-    if not allow_nan and tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+    kind = tensor.dtype.kind
+    if kind == "V":
+        tensor, kind = widen(tensor), "f"
+    if not allow_nan and kind == "f" and not np.isfinite(tensor).all():
         place = [int(index) for index in np.argwhere(~np.isfinite(tensor))[0]]
         raise RequestError(
             "NOT_FINITE",
             f"output {name!r}: the model answered {tensor[tuple(place)]} at {place}; JSON has no such number; "
-            "ask through /v1/models, which carries NaN and Infinity as TensorFlow Serving does",
+            "ask for binary data, or through /v1/models, which carries NaN and Infinity as TensorFlow Serving does",
         )
     listed = tensor.tolist()
-    return _without_bytes(listed) if tensor.dtype.kind in "SO" else listed
+    return _without_bytes(listed) if kind in "SO" else listed
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether JSON proper can carry it."""
+    kind = tensor.dtype.kind
+    return kind not in "fV" or bool(np.isfinite(widen(tensor) if kind == "V" else tensor).all())
 
 
 def encode_lenient(obj: Any) -> bytes:
@@ -144,12 +155,18 @@ def _not_json(body: bytes, exc: Exception) -> RequestError:
 
 def _decode_loosely(body: bytes, cause: Exception) -> dict[str, Any]:
     try:
-        decoded = json.loads(body)
+        decoded = json.loads(body, parse_float=_finite)
     except (ValueError, RecursionError) as exc:
         raise _not_json(body, cause) from exc
     if not isinstance(decoded, dict):
         raise bad_request(f"body: a JSON {type(decoded).__name__}; it is a JSON object; send one")
     return decoded
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise bad_request(f"body: {text} is out of the range of FP64; send a number that it can hold")
+    return number
 
 
 def _depth(values: Undecoded) -> int:
@@ -190,7 +207,7 @@ def _decode(values: Undecoded, datatype: str, depth: int) -> Any:
     return _decoder(datatype, depth).decode(values)
 
 
-def _to_array(listed: Any, datatype: str, depth: int, where: str, *, is_strict: bool) -> Tensor:
+def _to_array(listed: Any, datatype: str, depth: int, where: str) -> Tensor:
     dtype = NUMPY_TYPES[datatype]
     if dtype.kind == "O":
         listed = _plain_bytes(listed, where)
@@ -203,9 +220,16 @@ def _to_array(listed: Any, datatype: str, depth: int, where: str, *, is_strict: 
         raise _ragged(where) from exc
     if tensor.ndim != depth:
         raise _ragged(where)
-    if is_strict and dtype.itemsize < 8 and dtype.kind == "f" and not np.isfinite(tensor).all():
+    carried = narrow(tensor) if datatype == "BF16" else tensor
+    if dtype.itemsize < 8 and dtype.kind == "f" and _became_infinite(carried, listed):
         raise bad_request(f"{where}: a number is out of the range of {datatype}; send FP64")
-    return tensor
+    return carried
+
+
+def _became_infinite(tensor: Tensor, listed: Any) -> bool:
+    """Infinities that were sent as such are meant."""
+    is_infinite = np.isinf(widen(tensor) if tensor.dtype == BF16 else tensor)
+    return bool(is_infinite.any()) and not np.array_equal(is_infinite, np.isinf(np.array(listed, np.float64)))
 
 
 def _ragged(where: str) -> RequestError:

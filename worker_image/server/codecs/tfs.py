@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from worker_image.server.codecs.json_values import (
     Lenient,
     Undecoded,
     decode_envelope,
     encode_lenient,
+    is_finite,
     of_utf_8,
     parse,
     parse_untyped,
@@ -30,7 +30,7 @@ UNNAMED_INPUT = "input"
 _DT = {
     "BOOL": "DT_BOOL", "UINT8": "DT_UINT8", "UINT16": "DT_UINT16", "UINT32": "DT_UINT32", "UINT64": "DT_UINT64",
     "INT8": "DT_INT8", "INT16": "DT_INT16", "INT32": "DT_INT32", "INT64": "DT_INT64",
-    "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", "BYTES": "DT_STRING",
+    "FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", "BF16": "DT_BFLOAT16", "BYTES": "DT_STRING",
 }  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def _as_rows(listed: dict[str, Any], outputs: Tensors) -> list[dict[str, Any]]:
 
 def _encode(answer: dict[str, Any], tensors: Any) -> bytes:
     try:
-        if all(tensor.dtype.kind != "f" or np.isfinite(tensor).all() for tensor in tensors):
+        if all(is_finite(tensor) for tensor in tensors):
             return _encoder.encode(answer)
         return encode_lenient(answer)
     except TypeError as exc:

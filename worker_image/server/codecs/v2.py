@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2, REST with JSON tensors: https://github.com/kserve/open-inference-protocol
+"""Open Inference Protocol v2, REST, with JSON and binary tensors: https://github.com/kserve/open-inference-protocol
 
 Owns the request and response objects, the model's metadata, and the checks that the protocol alone can make: shape
 against data, datatypes, names. Whether the tensors fit the model is `tensors.fit`'s question.
@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from worker_image.server.codecs import binary, raw
+from worker_image.server.codecs.call import Reply
 from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, of_utf_8, parse, to_list
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import (
@@ -66,6 +68,16 @@ class LenientInferRequest(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
+class Binary(msgspec.Struct):
+    """Which outputs are wanted as binary data."""
+
+    by_default: bool
+    outputs: dict[str, bool]
+
+    def has(self, output: str) -> bool:
+        return self.outputs.get(output, self.by_default)
+
+
 class Decoded(msgspec.Struct):
     """A request in the terms of the model: `outputs` are the names asked for, () when none were named."""
 
@@ -73,6 +85,7 @@ class Decoded(msgspec.Struct):
     outputs: tuple[str, ...]
     id: str | None
     parameters: Parameters = NO_PARAMETERS
+    binary: Binary | None = None
 
 
 class OutputTensor(msgspec.Struct):
@@ -82,10 +95,17 @@ class OutputTensor(msgspec.Struct):
     data: list[Any]
 
 
+class BinaryOutputTensor(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: dict[str, int]
+
+
 class InferResponse(msgspec.Struct, omit_defaults=True):
     model_name: str
     model_version: str
-    outputs: list[OutputTensor]
+    outputs: list[OutputTensor | BinaryOutputTensor]
     id: str | None = None
 
 
@@ -95,7 +115,20 @@ _encoder = msgspec.json.Encoder()
 
 @of_utf_8
 def decode(body: bytes) -> Decoded:
-    request, loose = decode_envelope(body, _decoder, ("inputs",))
+    return _decoded(body, None)
+
+
+@of_utf_8
+def decode_binary(body: memoryview, header_length: bytes) -> Decoded:
+    """A request with tensors behind its JSON. Those of numbers are views into `body`."""
+    head, tail = binary.split(body, header_length)
+    request = _decoded(head, tail)
+    tail.finish()
+    return request
+
+
+def _decoded(head: bytes, tail: binary.Tail | None) -> Decoded:
+    request, loose = decode_envelope(head, _decoder, ("inputs",))
     if request is None:
         try:
             request = msgspec.convert(loose, LenientInferRequest)
@@ -105,9 +138,12 @@ def decode(body: bytes) -> Decoded:
     for tensor in request.inputs:
         if tensor.name in inputs:
             raise bad_request(f"input {tensor.name!r}: sent twice; each input has one name; remove one")
-        inputs[tensor.name] = _tensor(tensor)
-    wanted = tuple(output.name for output in request.outputs) if request.outputs else ()
-    return Decoded(inputs, wanted, request.id, request.parameters or NO_PARAMETERS)
+        inputs[tensor.name] = _tensor(tensor, tail)
+    if not request.outputs and not request.parameters:
+        return Decoded(inputs, (), request.id)
+    outputs, parameters = request.outputs or [], request.parameters or NO_PARAMETERS
+    names = tuple(output.name for output in outputs)
+    return Decoded(inputs, names, request.id, parameters, _wanted_binary(outputs, parameters))
 
 
 def of_the_model(parameters: Parameters) -> Parameters:
@@ -126,16 +162,18 @@ def wanted_outputs(signature: Signature, wanted: tuple[str, ...]) -> tuple[str, 
     return tuple(dict.fromkeys(wanted))
 
 
-def encode(model: str, version: str, request_id: str | None, outputs: Tensors) -> bytes:
-    tensors = [_output(name, tensor) for name, tensor in outputs.items()]
+def encode(model: str, version: str, request: Decoded, outputs: Tensors) -> Reply:
     try:
-        return _encoder.encode(InferResponse(model, version, tensors, request_id))
+        if request.binary is not None:
+            return _encode_binary(model, version, request.id, outputs, request.binary)
+        tensors: list[OutputTensor | BinaryOutputTensor] = [_output(name, tensor) for name, tensor in outputs.items()]
+        return Reply(_encoder.encode(InferResponse(model, version, tensors, request.id)))
     except TypeError as exc:
         raise RequestError("MODEL_FAILED", f"answer: {exc}; return numbers, strings or bytes") from exc
 
 
 def server_metadata(version: str) -> dict[str, Any]:
-    return {"name": SERVER, "version": version, "extensions": []}
+    return {"name": SERVER, "version": version, "extensions": [binary.EXTENSION]}
 
 
 def model_metadata(
@@ -152,21 +190,57 @@ def model_metadata(
     }
 
 
-def _tensor(sent: InputTensor | LenientInputTensor) -> Tensor:
+def _wanted_binary(outputs: list[WantedOutput], parameters: Parameters) -> Binary | None:
+    """None when all of them are wanted as JSON."""
+    by_default = binary.is_wanted(parameters, "binary_data_output", "parameters", default=False)
+    said = {output.name: _wants_binary(output, by_default) for output in outputs if output.parameters}
+    return Binary(by_default, said) if by_default or any(said.values()) else None
+
+
+def _wants_binary(output: WantedOutput, by_default: bool) -> bool:
+    where = f"output {output.name!r}"
+    parameters = output.parameters or {}
+    if "classification" in parameters:
+        raise bad_request(f"{where}: classification; labels with scores are not made here; ask /v1 with :classify")
+    _refuse_shared_memory(parameters, where)
+    return binary.is_wanted(parameters, "binary_data", where, default=by_default)
+
+
+def _refuse_shared_memory(parameters: Parameters, where: str) -> None:
+    if "shared_memory_region" in parameters:
+        raise bad_request(f"{where}: shared_memory_region; client and server share no memory; send the data itself")
+
+
+def _tensor(sent: InputTensor | LenientInputTensor, tail: binary.Tail | None) -> Tensor:
     where = f"input {sent.name!r}"
-    if sent.parameters and "binary_data_size" in sent.parameters:
-        raise bad_request(
-            f"{where}: sent as binary data; this server reads JSON tensors; "
-            "send `data` (tritonclient: binary_data=False)"
-        )
+    if sent.parameters:
+        if (size := sent.parameters.get(binary.SIZE)) is not None:
+            return _binary_tensor(sent, size, tail, where)
+        _refuse_shared_memory(sent.parameters, where)
     if sent.datatype not in NUMPY_TYPES:
-        raise bad_request(
-            f"{where}: datatype {sent.datatype!r}; it is one of {', '.join(NUMPY_TYPES)}; send one of these"
-        )
-    values: Undecoded = Lenient(sent.data) if isinstance(sent, LenientInputTensor) else memoryview(sent.data)
-    if not isinstance(values, Lenient) and not values:
-        raise bad_request(f"{where}: no `data`; a tensor carries its values in it; send them")
+        raise raw.unknown_datatype(sent.datatype, where)
+    values = _values(sent)
+    if values is None:
+        said = "no `data`" if tail is None else f"neither `data` nor {binary.SIZE}"
+        raise bad_request(f"{where}: {said}; a tensor carries its values or says where they are; send them")
     return _shaped(parse(values, sent.datatype, where), sent.shape, where)
+
+
+def _values(sent: InputTensor | LenientInputTensor) -> Undecoded | None:
+    if isinstance(sent, LenientInputTensor):
+        return None if sent.data is None else Lenient(sent.data)
+    return memoryview(sent.data) or None
+
+
+def _binary_tensor(sent: InputTensor | LenientInputTensor, size: Any, tail: binary.Tail | None, where: str) -> Tensor:
+    if tail is None:
+        raise bad_request(
+            f"{where}: {binary.SIZE} without the request field inference-header-content-length, which says where "
+            "the JSON ends; send it"
+        )
+    if _values(sent) is not None:
+        raise bad_request(f"{where}: both `data` and {binary.SIZE}; a tensor comes one way; drop one")
+    return raw.read(tail.take(size, where), sent.datatype, sent.shape, where)
 
 
 def _shaped(tensor: Tensor, shape: list[int], where: str) -> Tensor:
@@ -174,16 +248,28 @@ def _shaped(tensor: Tensor, shape: list[int], where: str) -> Tensor:
     wanted = tuple(shape)
     if tensor.shape == wanted:
         return tensor
-    if any(length < 0 for length in wanted):
-        raise bad_request(
-            f"{where}: shape {shape}; a request says real lengths; -1 stands in metadata only; send the count"
-        )
-    if tensor.ndim != 1 or tensor.size != math.prod(wanted):
-        counted = f"{tensor.size} values" if tensor.ndim == 1 else f"values of shape {list(tensor.shape)}"
-        raise bad_request(
-            f"{where}: shape {shape} means {math.prod(wanted)} values, `data` has {counted}; make them agree"
-        )
-    return tensor.reshape(wanted)
+    is_flat = tensor.ndim == 1
+    if is_flat and tensor.size == math.prod(wanted) and min(wanted, default=1) > 0:
+        return tensor.reshape(wanted)
+    count = raw.elements(shape, where)
+    if is_flat and tensor.size == count:
+        return tensor.reshape(wanted)
+    counted = f"{tensor.size} values" if is_flat else f"values of shape {list(tensor.shape)}"
+    raise bad_request(f"{where}: shape {shape} means {count} values, `data` has {counted}; make them agree")
+
+
+def _encode_binary(model: str, version: str, request_id: str | None, outputs: Tensors, wanted: Binary) -> Reply:
+    tensors: list[OutputTensor | BinaryOutputTensor] = []
+    parts: list[memoryview] = []
+    for name, tensor in outputs.items():
+        if not wanted.has(name):
+            tensors.append(_output(name, tensor))
+            continue
+        content = raw.write(tensor)
+        sizes = {binary.SIZE: len(content)}
+        tensors.append(BinaryOutputTensor(name, datatype_of(tensor.dtype), tensor.shape, sizes))
+        parts.append(content)
+    return binary.reply(_encoder.encode(InferResponse(model, version, tensors, request_id)), parts)
 
 
 def _output(name: str, tensor: Tensor) -> OutputTensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from tests.fakes import models
 from worker_image.server.backends.python import load
+from worker_image.server.bfloat16 import BF16
 from worker_image.server.errors import ModelFailed
 
 ECHO = """
@@ -60,6 +63,18 @@ class TestPython:
 
         assert model.signature.takes_parameters
         assert model.predict_with({"x": np.ones((1, 2))}, ("y",), {"by": 3})["y"].tolist() == [[3.0, 3.0]]
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16])
+    def test_rounds_what_it_declares_as_bf16(self, tmp_path: Path, dtype: Any) -> None:
+        source = ECHO.replace(
+            'outputs = [{"name": "y", "datatype": "FP32"', 'outputs = [{"name": "y", "datatype": "BF16"'
+        )
+        model = load(models.python(tmp_path, source), 1)
+
+        answer = model.predict({"x": np.array([[0.1, 2.0]], dtype)}, ("y",))["y"]
+
+        assert answer.dtype == BF16
+        assert answer.tobytes() == np.array([[0.1, 2.0]], ml_dtypes.bfloat16).tobytes()
 
     def test_keeps_an_optional_argument_of_its_own(self, tmp_path: Path) -> None:
         source = ECHO.replace("predict(self, inputs)", "predict(self, inputs, factor=2)")

@@ -1,4 +1,4 @@
-"""Open Inference Protocol JSON: what it reads, what it refuses and in which words, what it writes."""
+"""Open Inference Protocol, JSON and binary: what it reads, what it refuses and in which words, what it writes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from worker_image.server.bfloat16 import BF16, narrow, widen
 from worker_image.server.codecs import v2
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import NUMPY_TYPES, Signature, TensorSpec, datatype_of
@@ -21,6 +22,9 @@ def body(data: Any, *, shape: Any = None, datatype: str = "FP64", **fields: Any)
     shape = list(np.shape(data)) if shape is None else shape
     tensor = {"name": "x", "shape": shape, "datatype": datatype, "data": data}
     return json.dumps({"inputs": [tensor], **fields}).encode()
+
+
+JSON = v2.Decoded({}, (), None)
 
 
 def refused(raw: bytes) -> str:
@@ -48,6 +52,25 @@ class TestDecode:
         assert np.isnan(tensor[1])
         assert tensor[2] == -np.inf
 
+    def test_keeps_infinities_that_were_sent_apart_from_numbers_that_are_too_large(self) -> None:
+        tensor = v2.decode(body([1.0, float("inf")], datatype="FP16")).inputs["x"]
+
+        assert tensor.tolist() == [1.0, np.inf]
+
+    def test_reads_bf16_as_the_nearest_number_that_it_has(self) -> None:
+        tensor = v2.decode(body([1.0, 0.1], datatype="BF16")).inputs["x"]
+
+        assert tensor.dtype == BF16
+        assert widen(tensor).tolist() == [1.0, 0.10009765625]
+
+    def test_keeps_parameters_and_gives_those_that_are_not_the_protocols_to_the_model(self) -> None:
+        sent = {"k": 2, "sequence_id": 1, "priority": 0, "timeout": 5, "binary_data_output": False}
+
+        request = v2.decode(body([1.0], parameters=sent))
+
+        assert request.parameters == sent
+        assert v2.of_the_model(request.parameters) == {"k": 2}
+
     def test_reads_strings_and_base64_as_text_and_bytes(self) -> None:
         tensor = v2.decode(body(["é", {"b64": "AP8="}], shape=[2], datatype="BYTES")).inputs["x"]
 
@@ -73,7 +96,7 @@ class TestDecode:
             (body([1e39], datatype="FP32"), "out of the range of FP32"),
             (body([1.0], datatype="FP128"), "datatype 'FP128'; it is one of BOOL"),
             (body([1.0, 2.0], shape=[3]), "shape [3] means 3 values, `data` has 2 values"),
-            (body([1.0], shape=[10**9, 10**9]), "`data` has 1 values"),
+            (body([1.0], shape=[10**9, 10**9]), "no tensor is that large"),
             (body([1.0], shape=[-1]), "-1 stands in metadata only"),
             (body([[1.0], [2.0, 3.0]], shape=[3]), "lists have different lengths"),
             (body([["a"], ["b", "c"]], shape=[3], datatype="BYTES"), "lists have different lengths"),
@@ -81,8 +104,22 @@ class TestDecode:
             (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64"}]}', "input 'x': no `data`"),
             (
                 b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","parameters":{"binary_data_size":8}}]}',
-                "binary data",
+                "binary_data_size without the request field inference-header-content-length",
             ),
+            (body([1.0], shape=[0, 1 << 62, 1 << 62]), "no tensor is that large"),
+            (body([1e39, float("nan")], datatype="FP32"), "out of the range of FP32"),
+            (body([3.4e38], datatype="BF16"), "out of the range of BF16"),
+            (body([float("nan")]).replace(b"NaN", b"NaN,1e400"), "1e400 is out of the range of FP64"),
+            (
+                body([1.0], parameters={"binary_data_output": 1}),
+                "parameters: binary_data_output 1; it is true or false",
+            ),
+            (
+                body([1.0], outputs=[{"name": "y", "parameters": {"binary_data": "yes"}}]),
+                "output 'y': binary_data 'yes'",
+            ),
+            (body([1.0], outputs=[{"name": "y", "parameters": {"classification": 3}}]), "output 'y': classification"),
+            (body([1.0], outputs=[{"name": "y", "parameters": {"shared_memory_region": "r"}}]), "share no memory"),
             (
                 b'{"inputs":[' + b",".join([b'{"name":"x","shape":[1],"datatype":"FP64","data":[1]}'] * 2) + b"]}",
                 "sent twice",
@@ -115,7 +152,75 @@ class TestDecode:
             v2.decode(raw)
 
 
-numeric = [dtype for name, dtype in NUMPY_TYPES.items() if name != "BYTES"]
+def binary(head: dict[str, Any], *tensors: bytes, length: int | None = None) -> tuple[memoryview, bytes]:
+    """A body with binary tensors, and what its header field says."""
+    text = json.dumps(head).encode()
+    return memoryview(text + b"".join(tensors)), b"%d" % (len(text) if length is None else length)
+
+
+def entry(size: Any, *, datatype: str = "FP32", shape: Any = (2,), name: str = "x", **more: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}, **more}
+
+
+class TestDecodeBinary:
+    def test_reads_binary_tensors_in_order_between_json_ones(self) -> None:
+        inputs = [
+            entry(4, datatype="INT16", name="a"),
+            {"name": "b", "datatype": "FP64", "shape": [1], "data": [0.5]},
+            entry(6, datatype="BYTES", shape=[1], name="c"),
+        ]
+
+        request = v2.decode_binary(*binary({"inputs": inputs, "id": "7"}, b"\x01\0\x02\0", b"\x02\0\0\0hi"))
+
+        assert {name: tensor.tolist() for name, tensor in request.inputs.items()} == {
+            "a": [1, 2],
+            "b": [0.5],
+            "c": ["hi"],
+        }
+        assert request.id == "7"
+
+    def test_carries_nan_and_infinity(self) -> None:
+        numbers = np.array([np.nan, -np.inf], np.float32)
+
+        request = v2.decode_binary(*binary({"inputs": [entry(8)]}, numbers.tobytes()))
+
+        assert request.inputs["x"].tobytes() == numbers.tobytes()
+
+    @pytest.mark.parametrize(
+        ("raw", "words"),
+        [
+            (binary({"inputs": [entry(8)]}, b"1234"), "binary_data_size 8, but 4 bytes are left of the 4"),
+            (binary({"inputs": [entry(8)]}, b"1" * 9), "1 bytes after its last tensor"),
+            (binary({"inputs": [entry(4)]}, b"1234"), "4 bytes of data; datatype FP32 and shape [2] mean 8"),
+            (binary({"inputs": [entry("8")]}, b"1" * 8), "binary_data_size '8'; it is the tensor's count of bytes"),
+            (binary({"inputs": [entry(True)]}, b"1"), "binary_data_size True"),
+            (binary({"inputs": [entry(-1)]}, b""), "binary_data_size -1"),
+            (binary({"inputs": [entry(8, data=[1, 2])]}, b"1" * 8), "both `data` and binary_data_size"),
+            (binary({"inputs": [entry(None)]}, b"1" * 8), "neither `data` nor binary_data_size"),
+            (binary({"inputs": []}, b"1"), "1 bytes after its last tensor"),
+            (binary({"inputs": [entry(8)]}, b"1" * 8, length=1000), "'1000'; the body has"),
+            (binary({"inputs": [entry(8)]}, b"1" * 8, length=0), "a tensor without its JSON is not read"),
+            (binary({"inputs": [entry(8)]}, b"1" * 8, length=20), "truncated"),
+            ((memoryview(b"{}"), b"-1"), "'-1'; it is a whole number of bytes"),
+            ((memoryview(b"{}"), b"9" * 5000), "it is a whole number of bytes"),
+            ((memoryview(b"{}"), b"2"), "missing required field `inputs`"),
+            (binary({"inputs": [{**entry(8), "parameters": {"shared_memory_region": "r"}}]}), "share no memory"),
+        ],
+    )
+    def test_refuses_what_does_not_agree_and_says_where(self, raw: tuple[memoryview, bytes], words: str) -> None:
+        with pytest.raises(RequestError) as failed:
+            v2.decode_binary(*raw)
+
+        assert failed.value.status == 400
+        assert words in failed.value.sentence
+
+    @given(st.binary(max_size=300), st.integers(0, 300))
+    def test_any_bytes_end_in_a_request_or_in_our_own_error(self, raw: bytes, length: int) -> None:
+        with suppress(RequestError):
+            v2.decode_binary(memoryview(raw), b"%d" % length)
+
+
+numeric = [dtype for name, dtype in NUMPY_TYPES.items() if name not in ("BYTES", "BF16")]
 
 
 @given(st.data(), st.sampled_from(numeric))
@@ -124,7 +229,7 @@ def test_a_tensor_comes_back_bit_for_bit(data: st.DataObject, dtype: np.dtype[An
     shapes = hnp.array_shapes(max_dims=3, max_side=4)
     tensor = data.draw(hnp.arrays(dtype, shapes, elements=hnp.from_dtype(dtype, **(finite or {}))))
 
-    written = v2.encode("m", "1", None, {"y": tensor})
+    written = v2.encode("m", "1", JSON, {"y": tensor}).body
     output = json.loads(written)["outputs"][0]
     read = v2.decode(json.dumps({"inputs": [output]}).encode()).inputs["y"]
 
@@ -136,7 +241,7 @@ def test_a_tensor_comes_back_bit_for_bit(data: st.DataObject, dtype: np.dtype[An
 
 class TestEncode:
     def test_names_model_version_id_and_shape(self) -> None:
-        answer = json.loads(v2.encode("iris", "2", "7", {"predict": np.array(["a", "b"])}))
+        answer = json.loads(v2.encode("iris", "2", v2.Decoded({}, (), "7"), {"predict": np.array(["a", "b"])}).body)
 
         assert answer == {
             "model_name": "iris",
@@ -147,10 +252,46 @@ class TestEncode:
 
     def test_refuses_to_turn_nan_into_null(self) -> None:
         with pytest.raises(RequestError) as failed:
-            v2.encode("m", "1", None, {"y": np.array([1.0, np.nan])})
+            v2.encode("m", "1", JSON, {"y": np.array([1.0, np.nan])})
 
         assert failed.value.status == 422
         assert "output 'y': the model answered nan at [1]" in failed.value.sentence
+
+    def test_writes_bf16_as_its_numbers(self) -> None:
+        answer = json.loads(v2.encode("m", "1", JSON, {"y": narrow(np.array([0.1]))}).body)
+
+        assert answer["outputs"] == [{"name": "y", "datatype": "BF16", "shape": [1], "data": [0.10009765625]}]
+
+    @pytest.mark.parametrize(
+        ("asked", "are_binary"),
+        [
+            ({}, [False, False]),
+            ({"parameters": {"binary_data_output": True}}, [True, True]),
+            ({"outputs": [{"name": "a", "parameters": {"binary_data": True}}, {"name": "b"}]}, [True, False]),
+            (
+                {
+                    "parameters": {"binary_data_output": True},
+                    "outputs": [{"name": "a"}, {"name": "b", "parameters": {"binary_data": False}}],
+                },
+                [True, False],
+            ),
+        ],
+    )
+    def test_writes_each_output_as_it_is_asked_for(self, asked: dict[str, Any], are_binary: list[bool]) -> None:
+        outputs = {"a": np.array([1.0, np.nan], np.float32) if are_binary[0] else np.array([1.0]), "b": np.array([5])}
+
+        reply = v2.encode("m", "1", v2.decode(body([1.0], **asked)), outputs)
+
+        written = json.loads(reply.body)["outputs"]
+        sizes = [output.get("parameters", {}).get("binary_data_size") for output in written]
+        assert ["data" not in output for output in written] == are_binary
+        assert sizes == [8 if is_binary else None for is_binary in are_binary]
+        assert b"".join(reply.parts) == b"".join(
+            tensor.tobytes() for tensor, is_binary in zip(outputs.values(), are_binary, strict=True) if is_binary
+        )
+        length = dict(reply.fields).get(b"inference-header-content-length")
+        assert length == (b"%d" % len(reply.body) if any(are_binary) else None)
+        assert reply.content_type == (b"application/octet-stream" if any(are_binary) else b"application/json")
 
 
 class TestWantedOutputs:
