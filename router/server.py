@@ -23,11 +23,13 @@ from router.access import AccessLog
 from router.answers import Answers
 from router.config import Config
 from router.contract import Table, decode_delta, decode_in_steps
+from router.core import errors
 from router.core.balance import Replica
 from router.core.census import Census, origin_of
 from router.core.door import Door
 from router.core.errors import Refusal
 from router.core.held import HeldTable
+from router.core.index import BODY_BYTES, Index
 from router.core.keys import Keyring
 from router.core.ledger import Ledger, Unread
 from router.core.table import Fleet
@@ -39,6 +41,7 @@ from router.proto.admin import AdminConnection
 from router.proto.downstream import ClientConnection
 from router.proto.entrance import Entrance
 from router.proto.pool import Pool
+from router.proto.request import Request
 from router.proto.roles import Connection
 from router.proto.shadow import Shadows
 from router.proto.timers import Timers
@@ -66,6 +69,7 @@ class Gateway:
         )
         self.keyring = Keyring(config.auth == "required", self.crew.rows)
         self.door = Door(self.keyring, self.fleet, time.time)
+        self._index = Index(self.fleet)
         self.held = HeldTable()
         samples = SampleLog(config.shadow_samples) if config.shadow_samples else None
         self.shadows = Shadows(self.fleet, self.timers, config.limits, samples, self.fault)
@@ -153,6 +157,16 @@ class Gateway:
             return (200, b'{"ready": true}') if ready else (503, b'{"ready": false}')
         about = {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
         return 200, json.dumps(about).encode()
+
+    def index(self, request: Request, body: bytes) -> tuple[int, bytes] | Refusal:
+        """Which models there are, as the caller may know. A body that is too long was not read."""
+        if request.content_length < 0 or request.content_length > BODY_BYTES:
+            return errors.too_large(413, "the body of /v2/repository/index", BODY_BYTES)
+        if not self.fleet.tag:
+            return errors.no_table()
+        seen = self.door.sees(request.caller, time.monotonic())
+        answer = seen if isinstance(seen, Refusal) else self._index.answer(seen, body)
+        return answer if isinstance(answer, Refusal) else (200, answer)
 
     # life
 

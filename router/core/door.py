@@ -35,6 +35,17 @@ class Door:
             caller.refused(refusal.status)
         return refusal
 
+    def sees(self, caller: Caller | Refusal | None, now: float) -> frozenset[str] | Refusal | None:
+        """The models that a caller may know of, None: all. Asking counts against the key's own limits."""
+        if isinstance(caller, Refusal):
+            return caller
+        if caller is None or not self._keyring.is_required:
+            return None
+        refusal = caller.expired(self._unix_time) or caller.limits("", None, now)
+        if refusal is not None:
+            caller.refused(refusal.status)
+        return refusal or caller.models
+
     def _stop(self, caller: Caller | None, name: str, now: float) -> Refusal | None:
         model = self._fleet.models.get(name)
         if caller is not None and self._keyring.is_required:

@@ -55,11 +55,15 @@ class Caller:
 
     def refuses(self, model: str, unix_time: Callable[[], float]) -> Refusal | None:
         """Why it may not ask for `model`, whatever the load is. Where keys are not required nobody asks."""
+        refusal = self.expired(unix_time)
+        if refusal is None and self.models is not None and model not in self.models:
+            return errors.forbidden(self.id, model)
+        return refusal
+
+    def expired(self, unix_time: Callable[[], float]) -> Refusal | None:
         key = self.key
         if key.expires_at and unix_time() >= key.expires_at:
             return errors.unauthenticated("the API key has expired; ask for another one")
-        if self.models is not None and model not in self.models:
-            return errors.forbidden(self.id, model)
         return None
 
     def limits(self, model: str, of_model: RateGate | None, now: float) -> Refusal | None:

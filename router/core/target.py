@@ -30,6 +30,7 @@ class Own(Enum):
     METADATA = "metadata"
     LIVE = "live"
     READY = "ready"
+    INDEX = "index"  # depends on who asks, and has a body
 
 
 _OWN: Final = {
@@ -37,6 +38,7 @@ _OWN: Final = {
     b"/v2/": Own.METADATA,
     b"/v2/health/live": Own.LIVE,
     b"/v2/health/ready": Own.READY,
+    b"/v2/repository/index": Own.INDEX,
 }
 
 

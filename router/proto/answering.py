@@ -17,7 +17,6 @@ from router.access import entry_of
 from router.core import errors, rewrite
 from router.core.errors import Refusal
 from router.core.keys import Caller
-from router.core.target import Own
 from router.proto.exchange import Exchange
 from router.proto.flow import Flow
 from router.proto.request import Request
@@ -197,8 +196,7 @@ class Answering:
             self._log_exchange()
         self._exchange = None
 
-    def _answer_own(self, own: Own) -> None:
-        status, body = self._gateway.answer_own(own)
+    def _write_own(self, status: int, body: bytes) -> None:
         line = self.connection_line()
         is_head = self._request.method == b"HEAD"
         self._transport.write(rewrite.own_response(status, body, self._request_id, is_head=is_head, connection=line))

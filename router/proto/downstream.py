@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from router.core import errors, rewrite
+from router.core import errors, index, rewrite
 from router.core.admission import Lane
 from router.core.errors import ProtocolError, Refusal
 from router.core.head_reader import HeadReader
@@ -239,12 +239,13 @@ class ClientConnection(Answering, asyncio.Protocol):
             refusal = errors.too_large(413, f"a body of {request.content_length} bytes", self._limits.body_bytes)
             self._fail(refusal)
             return
-        if isinstance(request.target, Own):
-            self._answer_own(request.target)
+        is_own = isinstance(request.target, Own)
+        if is_own and not (request.target is Own.INDEX and 0 < request.content_length <= index.BODY_BYTES):
+            self._answer_own(cast(Own, request.target))
             return
         held_until = self._arrived + (request.timeout_s or HELD_BODY_S)
         upload = self._upload = Upload(self, request.content_length, self._limits, held_until)
-        if upload.is_long or request.is_asked_first:
+        if not is_own and (upload.is_long or request.is_asked_first):
             # Whether the body is wanted at all is said before it is sent.
             self._lane = self._resolve()
             if self._lane is None:
@@ -259,7 +260,7 @@ class ClientConnection(Answering, asyncio.Protocol):
         """Sends a request whose body is here on its way."""
         target = self._request.target
         if isinstance(target, Own):
-            self._answer_own(target)
+            self._answer_own(target, body)
             return
         lane = self._lane or self._resolve()
         if lane is None:
@@ -326,14 +327,29 @@ class ClientConnection(Answering, asyncio.Protocol):
 
     def _passes_door(self) -> bool:
         """Whether the request's key lets it in, and its limits do; it is answered when not."""
-        request, gateway = self._request, self._gateway
-        if request.keys_revision != gateway.keyring.revision:
-            request = self._request = prepare(request.raw, self._limits, self._peer, self._scheme, gateway.keyring)
+        request, gateway = self._newest_request(), self._gateway
         refusal = gateway.door.stop(request.caller, cast(Target | Refusal, request.target), time.monotonic())
         if refusal is not None:
             self._count_unrouted(refusal)
             self._refuse(refusal)
         return refusal is None
+
+    def _newest_request(self) -> Request:
+        """The request as the keys in force now say whose it is."""
+        keyring = self._gateway.keyring
+        if self._request.keys_revision != keyring.revision:
+            self._request = prepare(self._request.raw, self._limits, self._peer, self._scheme, keyring)
+        return self._request
+
+    def _answer_own(self, own: Own, body: bytes = b"") -> None:
+        answer = (
+            self._gateway.index(self._newest_request(), body) if own is Own.INDEX else self._gateway.answer_own(own)
+        )
+        if isinstance(answer, Refusal):
+            self._count_unrouted(answer)
+            self._refuse(answer)
+        else:
+            self._write_own(*answer)
 
     def _cancel(self) -> None:
         self._leave_door(CLIENT_LEFT)

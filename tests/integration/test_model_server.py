@@ -81,6 +81,15 @@ class TestOpenInferenceProtocol:
             ],
         }
 
+    def test_lists_its_one_model(self, replica: Replica) -> None:
+        url = f"{replica.url}/v2/repository/index"
+        row = {"name": "iris", "version": "1", "state": "READY", "reason": ""}
+
+        assert httpx.get(url).json() == httpx.post(url).json() == [row]
+        assert httpx.post(url, json={"ready": True}).json() == [row]
+        assert 'it is {"ready": true}' in httpx.post(url, json={"ready": 1}).json()["error"]
+        assert httpx.post(url, content=b" " * 5000).status_code == 413
+
     @pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/iris/ready"])
     def test_answers_every_page_of_the_protocol(self, replica: Replica, path: str) -> None:
         assert httpx.get(replica.url + path).status_code == 200

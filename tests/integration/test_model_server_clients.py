@@ -81,6 +81,13 @@ class TestTritonClient:
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         assert client.get_model_metadata("iris")["inputs"][0]["shape"] == [-1, 4]
 
+    def test_lists_all_models(self, client: Any) -> None:
+        index = client.get_model_repository_index()
+
+        assert [(each["name"], each["version"], each["state"]) for each in index] == [
+            (name, "1", "READY") for name in ("double", "echo", "iris")
+        ]
+
     @pytest.mark.parametrize("is_binary_in", [True, False])
     @pytest.mark.parametrize("is_binary_out", [True, False])
     def test_predicts(self, client: Any, is_binary_in: bool, is_binary_out: bool) -> None:

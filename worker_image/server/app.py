@@ -19,7 +19,7 @@ import msgspec
 from worker_image.server import body, log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
-from worker_image.server.codecs import binary, tfs, v2
+from worker_image.server.codecs import binary, repository, tfs, v2
 from worker_image.server.codecs.call import TEXT, Call, Field, Reply
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError, bad_request
@@ -71,7 +71,7 @@ class App:
         path = scope["path"]
         predictor = self._routes.get(path)
         if predictor is None or scope["method"] != "POST":
-            await self._answer_page(scope, send, path, is_predictor=predictor is not None)
+            await self._answer_page(scope, receive, send, path, is_predictor=predictor is not None)
             return
         metrics = self._metrics
         started = time.perf_counter()
@@ -175,9 +175,14 @@ class App:
 
     # --- everything else
 
-    async def _answer_page(self, scope: Scope, send: Send, path: str, *, is_predictor: bool) -> None:
+    async def _answer_page(
+        self, scope: Scope, receive: body.Receive, send: Send, path: str, *, is_predictor: bool
+    ) -> None:
         method = scope["method"]
         page = self._pages.get(path)
+        if path == repository.PATH and method == "POST":
+            await _send(send, await self._index(scope, receive))
+            return
         if page is not None and method in ("GET", "HEAD"):
             await _send(send, page())
             return
@@ -190,6 +195,7 @@ class App:
             "/v2": lambda: _json(v2.server_metadata(_own_version())),
             "/v2/health/live": lambda: Reply(b'{"live":true}'),
             "/v2/health/ready": self._health,
+            repository.PATH: lambda: _json(repository.index(self._model, self._version, self._phase)),
             "/metrics": lambda: Reply(self._metrics.render(), content_type=TEXT),
         }
         for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
@@ -198,6 +204,14 @@ class App:
             routes[f"/v1{base}"] = self._tfs_status
             routes[f"/v1{base}/metadata"] = self._tfs_metadata
         return routes
+
+    async def _index(self, scope: Scope, receive: body.Receive) -> Reply:
+        try:
+            content = await body.read(receive, {}, repository.BODY_BYTES)
+            only_ready = repository.wants_ready(content)
+        except RequestError as exc:
+            return self._refuse_request(scope["headers"], exc)
+        return _json(repository.index(self._model, self._version, self._phase, only_ready=only_ready))
 
     def _health(self) -> Reply:
         """For the control plane, which is told more than the protocol asks for."""
