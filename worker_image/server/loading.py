@@ -18,6 +18,7 @@ from typing import cast
 import msgspec
 
 from worker_image.server import declared, log
+from worker_image.server.backends import deferred
 from worker_image.server.backends.base import Model, Parametrised, blank
 from worker_image.server.codecs import v2
 from worker_image.server.errors import ModelFailed, RequestError, one_line
@@ -50,6 +51,8 @@ RELEASES_GIL = frozenset(
         "pytorch",
     }
 )
+# They import scikit-learn, of which a prediction needs half.
+IMPORTS_SKLEARN = frozenset({"sklearn"})
 WARMUP_FILE = "warmup.json"
 
 
@@ -105,6 +108,8 @@ def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: eac
     if name not in BACKENDS:
         reason = f"MODELFLEET_BACKEND: {name!r}; it is one of {', '.join(BACKENDS)}; correct `backend`"
         raise ModelFailed("UNKNOWN_BACKEND", reason)
+    if name in IMPORTS_SKLEARN:
+        deferred.defer()
     try:
         return importlib.import_module(f"worker_image.server.backends.{name}")
     except (ImportError, OSError) as exc:
