@@ -72,6 +72,10 @@ bench-onnx: setup ## Measure an ONNX model served beside a bare loop over onnxru
 bench-batching: setup ## Measure the model server with batching off and on, at 1 to 128 connections
 	@$(VENV_PYTHON) -m benchmarks.server.batching $(ARGS)
 
+.PHONY: bench-cold-start
+bench-cold-start: setup engine ## Measure a scikit-learn replica from its creation to its readiness, and its memory
+	@$(VENV_PYTHON) -m benchmarks.server.cold_start $(ARGS)
+
 .PHONY: bench-queue
 bench-queue: setup ## Measure the gateway's queue beside an ideal one
 	@$(VENV_PYTHON) -m benchmarks.gateway.queueing $(ARGS)
