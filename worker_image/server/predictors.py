@@ -53,7 +53,8 @@ class Predictors:
         def encode(answer: Tensors) -> Reply:
             return v2.encode(self._model, self._version, request, answer)
 
-        return Ask(self._part(request.inputs, wanted, request.parameters), encode)
+        part = self._part(request.inputs, wanted, request.parameters, is_finite=request.is_finite)
+        return Ask(part, encode)
 
     def _tfs_predict(self, call: Call) -> Ask:
         request = tfs.decode_predict(_json_of(call), self.signature)
@@ -83,10 +84,17 @@ class Predictors:
 
         return Ask(self._part(tfs.decode_examples(_json_of(call), self.signature), (value,)), encode)
 
-    def _part(self, inputs: Tensors, outputs: tuple[str, ...], sent: Parameters = NO_PARAMETERS) -> Part:
+    def _part(
+        self,
+        inputs: Tensors,
+        outputs: tuple[str, ...],
+        sent: Parameters = NO_PARAMETERS,
+        *,
+        is_finite: bool = False,
+    ) -> Part:
         """Parameters that the model does not take must not keep batches apart."""
         signature = self.signature
-        fitted = fit(signature, inputs)
+        fitted = fit(signature, inputs, is_finite=is_finite)
         given = v2.of_the_model(sent) if sent and signature.takes_parameters else NO_PARAMETERS
         return Part(fitted, outputs, rows_of(fitted), given)
 

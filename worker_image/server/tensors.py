@@ -107,19 +107,21 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     raise TypeError(f"numpy type {dtype} has no name in the Open Inference Protocol")
 
 
-def fit(signature: Signature, inputs: Tensors) -> Tensors:
-    """`inputs` as the model takes them, or a `RequestError` with what was sent and what is wanted."""
+def fit(signature: Signature, inputs: Tensors, *, is_finite: bool = False) -> Tensors:
+    """`inputs` as the model takes them, or a `RequestError` with what was sent and what is wanted. `is_finite`: they
+    came in a form that has no other numbers, and need not be searched for them.
+    """
     if not inputs:
         raise bad_request(f"inputs: none sent; the model takes {_wanted(signature.inputs)}; send them")
     matrix = signature.matrix
     if matrix is not None and len(inputs) == 1:
         name, tensor = next(iter(inputs.items()))
         if len(signature.inputs) == 1 or tensor.ndim == len(matrix.shape):
-            return {matrix.name: _fit_one(matrix, name, tensor)}
+            return {matrix.name: _fit_one(matrix, name, tensor, is_finite)}
     if not signature.inputs:
         return {name: _unchecked(name, tensor) for name, tensor in inputs.items()}
     _check_names(signature, inputs)
-    fitted = {spec.name: _fit_one(spec, spec.name, inputs[spec.name]) for spec in signature.inputs}
+    fitted = {spec.name: _fit_one(spec, spec.name, inputs[spec.name], is_finite) for spec in signature.inputs}
     if len(fitted) > 1 and signature.can_batch:
         _check_rows(fitted)
     return fitted
@@ -139,7 +141,7 @@ def rows_of(inputs: Tensors) -> int | None:
     return rows.pop() if len(rows) == 1 else None
 
 
-def _fit_one(spec: TensorSpec, name: str, tensor: Tensor) -> Tensor:
+def _fit_one(spec: TensorSpec, name: str, tensor: Tensor, is_finite: bool) -> Tensor:
     datatype = datatype_of(tensor.dtype)
     if not spec.takes(datatype) and not (datatype == "BF16" and spec.takes("FP32")):
         wanted = " or ".join(sorted(spec.accepts)) if spec.accepts else spec.datatype
@@ -152,7 +154,7 @@ def _fit_one(spec: TensorSpec, name: str, tensor: Tensor) -> Tensor:
     kind = tensor.dtype.kind
     if kind == "V":
         tensor, kind = widen(tensor), "f"
-    if spec.finite and kind == "f" and not np.isfinite(tensor).all():
+    if spec.finite and not is_finite and kind == "f" and not np.isfinite(tensor).all():
         raise bad_request(_finite_sentence(name, tensor))
     return tensor
 
@@ -195,14 +197,17 @@ def _finite_sentence(name: str, tensor: Tensor) -> str:
 
 
 def _check_names(signature: Signature, inputs: Tensors) -> None:
-    names = {spec.name for spec in signature.inputs}
-    wanted = _wanted(signature.inputs)
+    specs = signature.inputs
+    if len(inputs) == len(specs) and all(spec.name in inputs for spec in specs):
+        return
+    names = {spec.name for spec in specs}
     for name in inputs:
         if name not in names:
-            raise bad_request(f"input {name!r}: the model has no such input; it takes {wanted}; use these names")
-    for spec in signature.inputs:
-        if spec.name not in inputs:
-            raise bad_request(f"input {spec.name!r}: missing; the model takes {wanted}; send all of them")
+            raise bad_request(
+                f"input {name!r}: the model has no such input; it takes {_wanted(specs)}; use these names"
+            )
+    missing = next(spec.name for spec in specs if spec.name not in inputs)
+    raise bad_request(f"input {missing!r}: missing; the model takes {_wanted(specs)}; send all of them")
 
 
 def _check_rows(inputs: Tensors) -> None:

@@ -79,13 +79,16 @@ class Binary(msgspec.Struct):
 
 
 class Decoded(msgspec.Struct):
-    """A request in the terms of the model: `outputs` are the names asked for, () when none were named."""
+    """A request in the terms of the model: `outputs` are the names asked for, () when none were named. `is_finite`: the
+    inputs came as JSON proper, which has no NaN and no infinities.
+    """
 
     inputs: Tensors
     outputs: tuple[str, ...]
     id: str | None
     parameters: Parameters = NO_PARAMETERS
     binary: Binary | None = None
+    is_finite: bool = False
 
 
 class OutputTensor(msgspec.Struct):
@@ -129,6 +132,7 @@ def decode_binary(body: memoryview, header_length: bytes) -> Decoded:
 
 def _decoded(head: bytes, tail: binary.Tail | None) -> Decoded:
     request, loose = decode_envelope(head, _decoder, ("inputs",))
+    is_finite = request is not None and tail is None
     if request is None:
         try:
             request = msgspec.convert(loose, LenientInferRequest)
@@ -140,10 +144,10 @@ def _decoded(head: bytes, tail: binary.Tail | None) -> Decoded:
             raise bad_request(f"input {tensor.name!r}: sent twice; each input has one name; remove one")
         inputs[tensor.name] = _tensor(tensor, tail)
     if not request.outputs and not request.parameters:
-        return Decoded(inputs, (), request.id)
+        return Decoded(inputs, (), request.id, is_finite=is_finite)
     outputs, parameters = request.outputs or [], request.parameters or NO_PARAMETERS
     names = tuple(output.name for output in outputs)
-    return Decoded(inputs, names, request.id, parameters, _wanted_binary(outputs, parameters))
+    return Decoded(inputs, names, request.id, parameters, _wanted_binary(outputs, parameters), is_finite)
 
 
 def of_the_model(parameters: Parameters) -> Parameters:
