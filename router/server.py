@@ -29,11 +29,11 @@ from router.core.census import Census, origin_of
 from router.core.door import Door
 from router.core.errors import Refusal
 from router.core.held import HeldTable
-from router.core.index import BODY_BYTES, Index
+from router.core.index import BODY_BYTES, Index, status
 from router.core.keys import Keyring
 from router.core.ledger import Ledger, Unread
 from router.core.table import Fleet
-from router.core.target import Own
+from router.core.target import Own, Target
 from router.crew import Crew
 from router.listeners import BACKLOG
 from router.log import EventLog
@@ -158,15 +158,21 @@ class Gateway:
         about = {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
         return 200, json.dumps(about).encode()
 
-    def index(self, request: Request, body: bytes) -> tuple[int, bytes] | Refusal:
+    def index(self, request: Request, body: bytes) -> bytes | Refusal:
         """Which models there are, as the caller may know. A body that is too long was not read."""
         if request.content_length < 0 or request.content_length > BODY_BYTES:
             return errors.too_large(413, "the body of /v2/repository/index", BODY_BYTES)
         if not self.fleet.tag:
             return errors.no_table()
         seen = self.door.sees(request.caller, time.monotonic())
-        answer = seen if isinstance(seen, Refusal) else self._index.answer(seen, body)
-        return answer if isinstance(answer, Refusal) else (200, answer)
+        return seen if isinstance(seen, Refusal) else self._index.answer(seen, body)
+
+    def status(self, target: Target) -> bytes | Refusal:
+        """Of a model's versions, as TensorFlow Serving says it."""
+        model = self.fleet.models.get(target.model)
+        if model is None:
+            return errors.model_not_found(target.model, self.fleet.models) if self.fleet.tag else errors.no_table()
+        return status(model, target.version, target.label)
 
     # life
 

@@ -32,7 +32,7 @@ class Door:
             return target
         refusal = self._stop(caller, target.model, now)
         if caller is not None and refusal is not None:
-            caller.refused(refusal.status)
+            caller.told(refusal.status)
         return refusal
 
     def sees(self, caller: Caller | Refusal | None, now: float) -> frozenset[str] | Refusal | None:
@@ -41,10 +41,7 @@ class Door:
             return caller
         if caller is None or not self._keyring.is_required:
             return None
-        refusal = caller.expired(self._unix_time) or caller.limits("", None, now)
-        if refusal is not None:
-            caller.refused(refusal.status)
-        return refusal or caller.models
+        return caller.expired(self._unix_time) or caller.limits("", None, now) or caller.models
 
     def _stop(self, caller: Caller | None, name: str, now: float) -> Refusal | None:
         model = self._fleet.models.get(name)

@@ -1,7 +1,8 @@
-"""The repository index: which models and versions are routed, and which of them can answer now.
+"""Which models and versions are routed, and which of them can answer now: the repository index and a model's status.
 
-Owns the form that Triton and KServe gave it (`POST /v2/repository/index`). A caller learns of the models that its key
-may ask and of no others. Pure; which models those are is `door.py`'s to say.
+Owns the form that Triton and KServe gave the index (`POST /v2/repository/index`), and TensorFlow Serving the status
+(`GET /v1/models/{m}`), which no single replica knows. A caller learns of the models that its key may ask and of no
+others. Pure; which models those are is `door.py`'s to say.
 """
 
 from __future__ import annotations
@@ -43,6 +44,24 @@ class Index:
         return self._whole[wants_ready]
 
 
+def status(model: Model, version: str, label: str) -> bytes | Refusal:
+    """Of one version, or of all when neither a version nor a label is named."""
+    lanes = list(model.lanes.values())
+    if version or label:
+        found = model.named(version, label)
+        if isinstance(found, Refusal):
+            return found
+        lanes = [found]
+    return json.dumps({"model_version_status": [_status(lane) for lane in lanes]}).encode()
+
+
+def _status(lane: Lane) -> dict[str, object]:
+    state = _state(lane)
+    code, state = {"READY": ("OK", "AVAILABLE"), "LOADING": ("OK", "LOADING")}.get(state, ("UNAVAILABLE", "END"))
+    about = {"error_code": code, "error_message": "" if code == "OK" else _reason(lane)}
+    return {"version": lane.version, "state": state, "status": about}
+
+
 def _list(models: Iterable[Model], wants_ready: bool) -> bytes:
     rows = (row for model in models for row in _rows(model))
     return json.dumps([row for row in rows if not wants_ready or row["state"] == "READY"]).encode()
@@ -51,8 +70,12 @@ def _list(models: Iterable[Model], wants_ready: bool) -> bytes:
 def _rows(model: Model) -> Iterator[dict[str, str]]:
     for version, lane in model.lanes.items():
         state = _state(lane)
-        reason = "" if state == "READY" else lane.route.state or "no replica is running"
+        reason = "" if state == "READY" else _reason(lane)
         yield {"name": model.name, "version": version, "state": state, "reason": reason}
+
+
+def _reason(lane: Lane) -> str:
+    return lane.route.state or "no replica is running"
 
 
 def _state(lane: Lane) -> str:

@@ -85,8 +85,8 @@ class Caller:
         self._set_under_way(self.under_way - 1)
         self.answers[status // 100] += 1
 
-    def refused(self, status: int) -> None:
-        """It was told no without having entered."""
+    def told(self, status: int) -> None:
+        """It was answered without having entered."""
         self.answers[status // 100] += 1
 
     def let_go(self) -> None:

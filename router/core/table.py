@@ -47,16 +47,19 @@ class Model:
 
     def resolve(self, version: str, label: str, asked: Asked) -> Lane | Refusal:
         """The lane for a pinned version, a label, or, with neither, by weight."""
-        if version:
-            # A pin may name a label too: clients that can say but one word use it for both.
-            lane = self.lanes.get(version) or self.labels.get(version)
-            return lane or errors.version_not_found(self.name, version, self.lanes)
-        if label:
-            return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
+        if version or label:
+            return self.named(version, label)
         chosen = self.split.only if self.split.only is not None else self._choose(asked)
         if not chosen:
             return errors.takes_no_traffic(self.name, self.lanes)
         return self.lanes[chosen]
+
+    def named(self, version: str, label: str) -> Lane | Refusal:
+        if version:
+            # A pin may name a label too: clients that can say but one word use it for both.
+            lane = self.lanes.get(version) or self.labels.get(version)
+            return lane or errors.version_not_found(self.name, version, self.lanes)
+        return self.labels.get(label) or errors.label_not_found(self.name, label, self.labels)
 
     def cast_shadow(self, before: ShadowRule | None) -> None:
         """Puts the route's shadow in force. Copies on their way to another version than it names are ended."""

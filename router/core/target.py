@@ -51,6 +51,11 @@ class Target:
     label: str
     path: bytes
 
+    @property
+    def is_status(self) -> bool:
+        """The path of a model or version itself, in TensorFlow Serving's protocol."""
+        return self.path == b"/v1/models/" + self.model.encode("latin-1")
+
 
 def read_target(path: bytes) -> Target | Own:
     """Raises `ProtocolError` (404 or 400) for a path that belongs to no protocol."""

@@ -306,6 +306,9 @@ class ClientConnection(Answering, asyncio.Protocol):
             return None
         request = self._request
         target = request.target
+        if request.is_status:
+            self._tell(self._gateway.status(cast(Target, target)))
+            return None
         if isinstance(target, Refusal):
             found: Lane | Refusal = target
         else:
@@ -320,7 +323,7 @@ class ClientConnection(Answering, asyncio.Protocol):
             # Who asks for readiness wants to know now, not when it has come.
             found = errors.not_ready(found.model, found.version, found.route.state)
         if request.caller is not None:
-            cast(Caller, request.caller).refused(found.status)
+            cast(Caller, request.caller).told(found.status)
         self._count_unrouted(found)
         self._refuse(found)
         return None
@@ -342,14 +345,21 @@ class ClientConnection(Answering, asyncio.Protocol):
         return self._request
 
     def _answer_own(self, own: Own, body: bytes = b"") -> None:
-        answer = (
-            self._gateway.index(self._newest_request(), body) if own is Own.INDEX else self._gateway.answer_own(own)
-        )
+        if own is Own.INDEX:
+            self._tell(self._gateway.index(self._newest_request(), body))
+        else:
+            self._write_own(*self._gateway.answer_own(own))
+
+    def _tell(self, answer: bytes | Refusal) -> None:
+        """Answers a question about models that no replica is asked."""
+        caller = self._request.caller
+        if isinstance(caller, Caller):
+            caller.told(answer.status if isinstance(answer, Refusal) else 200)
         if isinstance(answer, Refusal):
             self._count_unrouted(answer)
             self._refuse(answer)
         else:
-            self._write_own(*answer)
+            self._write_own(200, answer)
 
     def _cancel(self) -> None:
         self._leave_door(CLIENT_LEFT)

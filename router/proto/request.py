@@ -47,6 +47,7 @@ class Request:
     pin: str
     is_batch: bool
     is_readiness: bool
+    is_status: bool  # of TensorFlow Serving's protocol, which a replica knows of its own version alone
     caller: Caller | Refusal | None  # None: no key was given, and none is needed
     keys_revision: int  # of the keyring that says so
     is_asked_first: bool  # whether its body is wanted is said before it is taken in
@@ -80,6 +81,7 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
         pin=read.get(b"x-model-version", b"").decode("latin-1"),
         is_batch=read.get(b"x-priority", b"").lower() == b"batch",
         is_readiness=path.startswith(b"/v2/models/") and path.endswith(b"/ready"),
+        is_status=isinstance(target, Target) and target.is_status and head.method in (b"GET", b"HEAD"),
         caller=caller,
         keys_revision=keyring.revision,
         is_asked_first=head.expects_continue or (caller is not None and not _is_short(head)),

@@ -1,9 +1,10 @@
 """`signature.json`, beside a model: what it takes and gives, said by its author where its own file does not.
 
     {"inputs":  [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
-     "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]}
+     "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 3], "labels": ["a", "b", "c"]}]}
 
-The form is that of the Open Inference Protocol's metadata, and -1 that leads a shape is the batch. Owns the file's
+The form is that of the Open Inference Protocol's metadata, with the labels of an output's columns where it has some,
+and -1 that leads a shape is the batch. Owns the file's
 reading and how it adds to what a backend knows: it may fill in what is open, and never contradict.
 """
 
@@ -24,6 +25,7 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     datatype: str
     shape: list[int]
+    labels: list[str] = []
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +75,11 @@ def _specs(file: Path, where: str, said: list[_Tensor]) -> tuple[TensorSpec, ...
             raise _wrong(file, f"{where}[{index}].shape: {tensor.shape} has a length that is neither above 0 nor -1")
         if tensor.name in {other.name for other in said[:index]}:
             raise _wrong(file, f"{where}[{index}].name: {tensor.name!r} stands there twice")
-    return tuple(TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in said)
+    return tuple(_spec(tensor) for tensor in said)
+
+
+def _spec(said: _Tensor) -> TensorSpec:
+    return TensorSpec(said.name, said.datatype, tuple(said.shape), labels=tuple(said.labels))
 
 
 def _refined(where: str, known: tuple[TensorSpec, ...], said: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -95,7 +101,7 @@ def _closer(where: str, known: TensorSpec, said: TensorSpec | None) -> TensorSpe
         length not in (-1, other) for length, other in zip(known.shape, said.shape, strict=True)
     ):
         raise _contradiction(f"{where}: {known.name!r} has shape {list(known.shape)}, not {list(said.shape)}")
-    return dataclasses.replace(known, datatype=said.datatype, shape=said.shape)
+    return dataclasses.replace(known, datatype=said.datatype, shape=said.shape, labels=said.labels)
 
 
 def _contradiction(said: str) -> ModelFailed:

@@ -32,6 +32,7 @@ from worker_image.server.tensors import (
     datatype_of,
     fit,
     rows_of,
+    with_roles,
 )
 
 # One file each in `backends/`.
@@ -91,7 +92,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
         begin("loading")
         model: Model = module.load(settings.model_dir, settings.threads)
         begin("warming")
-        return _with_defaults(_warm(model, settings.model_dir), settings.tuning.outputs)
+        return _with_roles(_with_defaults(_warm(model, settings.model_dir), settings.tuning.outputs))
     except ModelFailed:
         raise
     except MemoryError as exc:
@@ -156,6 +157,14 @@ def _with_defaults(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
     return dataclasses.replace(loaded, signature=dataclasses.replace(loaded.signature, default_outputs=asked))
 
 
+def _with_roles(loaded: Loaded) -> Loaded:
+    for spec in loaded.signature.outputs:
+        if spec.labels and (not spec.shape or spec.shape[-1] not in (-1, len(spec.labels))):
+            said = f"outputs: {spec.name!r} has shape {list(spec.shape)} and {len(spec.labels)} labels"
+            raise ModelFailed("ARTIFACT_UNREADABLE", f"{said}; a label names one of its columns; give one for each")
+    return dataclasses.replace(loaded, signature=with_roles(loaded.signature))
+
+
 def _blank(specs: tuple[TensorSpec, ...]) -> Tensors | None:
     return {spec.name: blank(spec) for spec in specs} or None
 
@@ -179,7 +188,8 @@ def _observed(signature: Signature, answer: Tensors, rows: int | None) -> tuple[
             shape = (-1, *shape[1:])
         declared = specs.get(name)
         if declared is None or len(declared.shape) != len(shape) or declared.datatype != datatype_of(tensor.dtype):
-            specs[name] = TensorSpec(name, datatype_of(tensor.dtype), shape)
+            labels = () if declared is None else declared.labels
+            specs[name] = TensorSpec(name, datatype_of(tensor.dtype), shape, labels=labels)
         elif -1 in declared.shape[1:]:
             specs[name] = dataclasses.replace(declared, shape=(*shape[:1], *declared.shape[1:]))
         else:

@@ -40,6 +40,7 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype(object),
 }
 NUMBERS = frozenset(NUMPY_TYPES) - {"BYTES"}
+_FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
 _NAMES = {dtype: name for name, dtype in NUMPY_TYPES.items() if name != "BF16"} | {BF16: "BF16"}
 
 
@@ -48,7 +49,7 @@ class TensorSpec:
     """One input or output. -1 in `shape` is any length; a leading -1 is the batch.
 
     `accepts` are the datatypes taken as they come (empty: only `datatype`); `finite` refuses NaN and infinities,
-    because the model would.
+    because the model would. `labels` name what the columns of an output stand for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     accepts: frozenset[str] = frozenset()
     finite: bool = False
+    labels: tuple[str, ...] = ()
 
     def takes(self, datatype: str) -> bool:
         return datatype == self.datatype or datatype in self.accepts
@@ -92,6 +94,23 @@ class Signature:
     def can_batch(self) -> bool:
         """Whether every input has a free first dimension, so that rows of several requests can go together."""
         return self.joins_rows and all(spec.has_batch for spec in self.inputs)
+
+
+def with_roles(signature: Signature) -> Signature:
+    """`signature` with `scores`, `labels` and `value` where its backend did not name them: the first output that has
+    labels, and else the only one that it gives, when that is one number a row.
+    """
+    scored = next((spec for spec in signature.outputs if spec.labels), None)
+    if signature.scores is None and scored is not None:
+        signature = dataclasses.replace(signature, scores=scored.name, labels=scored.labels)
+    given = [spec for spec in signature.outputs if spec.name in signature.default_outputs]
+    if signature.scores is None and signature.value is None and len(given) == 1 and _is_one_number(given[0]):
+        signature = dataclasses.replace(signature, value=given[0].name)
+    return signature
+
+
+def _is_one_number(spec: TensorSpec) -> bool:
+    return spec.has_batch and spec.shape[1:] in ((), (1,)) and spec.datatype in _FLOATS
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:

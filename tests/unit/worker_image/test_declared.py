@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import models
 from worker_image.server.declared import Declared, apply, read
 from worker_image.server.errors import ModelFailed
-from worker_image.server.loading import load
+from worker_image.server.loading import Loaded, load
 from worker_image.server.settings import read as read_settings
 from worker_image.server.tensors import Signature, TensorSpec
 
@@ -85,17 +85,42 @@ class TestApply:
         assert said in failed.value.reason
 
 
-def test_a_model_that_says_nothing_is_warmed_up_and_checked_by_it(tmp_path: Path) -> None:
-    directory = written(models.python(tmp_path, SILENT), inputs=[X])
+def loaded(directory: Path) -> Loaded:
     environ = {
         "MODELFLEET_MODEL": "m",
         "MODELFLEET_VERSION": "1",
         "MODELFLEET_BACKEND": "python",
         "MODELFLEET_MODEL_DIR": str(directory),
     }
+    return load(read_settings(environ), lambda _: None)
 
-    model = load(read_settings(environ), lambda _: None)
+
+def test_a_model_that_says_nothing_is_warmed_up_and_checked_by_it(tmp_path: Path) -> None:
+    model = loaded(written(models.python(tmp_path, SILENT), inputs=[X]))
 
     assert model.signature.inputs == (TensorSpec("x", "FP32", (-1, 4)),)
     assert model.signature.outputs == (TensorSpec("output", "FP32", (-1,)),)
+    assert model.signature.value == "output"
     assert model.predict({"x": np.ones((2, 4), np.float32)}, ())["output"].tolist() == [4.0, 4.0]
+
+
+class TestLabels:
+    SCORES = SILENT.replace('inputs["x"].sum(axis=1)', 'inputs["x"][:, :2]')
+    # The model itself answers FP32: what is declared of an output need not be its type.
+    OUTPUT = {"name": "output", "datatype": "FP64", "shape": [-1, 2]}  # noqa: RUF012
+
+    def test_name_the_columns_of_an_output(self, tmp_path: Path) -> None:
+        output = {**self.OUTPUT, "labels": ["no", "yes"]}
+
+        signature = loaded(written(models.python(tmp_path, self.SCORES), inputs=[X], outputs=[output])).signature
+
+        assert (signature.scores, signature.labels) == ("output", ("no", "yes"))
+        assert signature.outputs[0].datatype == "FP32"
+
+    def test_that_are_too_few_are_refused_before_the_model_is_ready(self, tmp_path: Path) -> None:
+        output = {**self.OUTPUT, "labels": ["no"]}
+
+        with pytest.raises(ModelFailed) as failed:
+            loaded(written(models.python(tmp_path, self.SCORES), inputs=[X], outputs=[output]))
+
+        assert "outputs: 'output' has shape [-1, 2] and 1 labels" in failed.value.reason

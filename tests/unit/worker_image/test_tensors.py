@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import NUMBERS, Signature, Tensors, TensorSpec, datatype_of, fit
+from worker_image.server.tensors import NUMBERS, Signature, Tensors, TensorSpec, datatype_of, fit, with_roles
 
 MATRIX = TensorSpec("x", "FP64", (-1, 4), accepts=NUMBERS, finite=True)
 SKLEARN = Signature("p", (MATRIX,), (), (), MATRIX)
@@ -20,6 +20,28 @@ def refused(signature: Signature, inputs: Tensors) -> str:
         fit(signature, inputs)
     assert failed.value.status == 400
     return failed.value.sentence
+
+
+class TestRoles:
+    scores = TensorSpec("scores", "FP32", (-1, 2), labels=("no", "yes"))
+    number = TensorSpec("y", "FP32", (-1, 1))
+    label = TensorSpec("label", "INT64", (-1,))
+
+    def roles(self, *outputs: TensorSpec, default: tuple[str, ...] = ()) -> tuple[str | None, str | None]:
+        names = default or tuple(spec.name for spec in outputs)
+        found = with_roles(Signature("p", (), outputs, names))
+        return found.scores, found.value
+
+    def test_an_output_with_labels_is_of_scores(self) -> None:
+        assert self.roles(self.label, self.scores) == ("scores", None)
+
+    def test_one_number_a_row_is_a_value(self) -> None:
+        assert self.roles(self.number) == (None, "y")
+        assert self.roles(self.number, self.label, default=("y",)) == (None, "y")
+
+    @pytest.mark.parametrize("outputs", [(), (label,), (number, label), (TensorSpec("y", "FP32", (-1, 2)),)])
+    def test_anything_else_is_neither(self, outputs: tuple[TensorSpec, ...]) -> None:
+        assert self.roles(*outputs) == (None, None)
 
 
 class TestFit:

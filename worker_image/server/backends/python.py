@@ -163,7 +163,8 @@ def _specs(attribute: str, declared: Any) -> tuple[TensorSpec, ...]:
 def _spec(entry: dict[str, Any]) -> TensorSpec:
     if entry["datatype"] not in NUMPY_TYPES:
         raise ValueError(f"datatype {entry['datatype']!r} is not one of {', '.join(NUMPY_TYPES)}")
-    return TensorSpec(str(entry["name"]), entry["datatype"], tuple(int(length) for length in entry["shape"]))
+    labels = tuple(str(label) for label in entry.get("labels", ()))
+    return TensorSpec(str(entry["name"]), entry["datatype"], tuple(int(each) for each in entry["shape"]), labels=labels)
 
 
 def _example(values: Any, dtype: np.dtype[Any] | None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from worker_image.server.codecs.json_values import (
     Lenient,
@@ -22,9 +23,13 @@ from worker_image.server.codecs.json_values import (
     to_list,
 )
 from worker_image.server.errors import RequestError, bad_request
-from worker_image.server.tensors import Signature, Tensor, Tensors, TensorSpec
+from worker_image.server.tensors import Signature, Tensor, Tensors, TensorSpec, datatype_of
 
 DEFAULT_SIGNATURE = "serving_default"
+# What TensorFlow calls the methods; clients name a signature by them.
+_METHODS = frozenset(f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
+# TensorFlow does not tell text from bytes: an output of such a name is of bytes.
+_BYTES_SUFFIX = "_bytes"
 UNNAMED_INPUT = "input"
 
 _DT = {
@@ -99,7 +104,7 @@ def decode_examples(body: bytes, signature: Signature) -> Tensors:
 
 
 def encode_predict(outputs: Tensors, *, is_row: bool) -> bytes:
-    listed = {name: to_list(name, tensor, allow_nan=True) for name, tensor in outputs.items()}
+    listed = {name: _listed(name, tensor) for name, tensor in outputs.items()}
     if not is_row:
         answer: Any = {"outputs": next(iter(listed.values())) if len(listed) == 1 else listed}
     elif len(listed) == 1:
@@ -111,6 +116,9 @@ def encode_predict(outputs: Tensors, *, is_row: bool) -> bytes:
 
 def encode_classify(signature: Signature, scores: Tensor) -> bytes:
     labels = signature.labels
+    if scores.ndim != 2 or scores.shape[1] != len(labels):
+        said = f"answer: scores of shape {list(scores.shape)} for {len(labels)} labels"
+        raise RequestError("MODEL_FAILED", f"{said}; a row has one score for each label; correct the model")
     results = [[[label, score] for label, score in zip(labels, row, strict=True)] for row in scores.tolist()]
     return _encode({"results": results}, (scores,))
 
@@ -126,15 +134,30 @@ def status(version: str, *, is_ready: bool, problem: str) -> dict[str, Any]:
 
 
 def metadata(model: str, version: str, signature: Signature) -> dict[str, Any]:
-    definition = {
-        "inputs": {spec.name: _tensor_info(spec) for spec in signature.inputs},
-        "outputs": {spec.name: _tensor_info(spec) for spec in signature.outputs},
-        "method_name": "tensorflow/serving/predict",
-    }
+    specs = {spec.name: spec for spec in signature.outputs}
+    default = [specs[name] for name in signature.default_outputs if name in specs]
+    definitions = {DEFAULT_SIGNATURE: _definition(signature, default)}
+    definitions |= {name: _definition(signature, [spec]) for name, spec in specs.items()}
     return {
         "model_spec": {"name": model, "signature_name": "", "version": version},
-        "metadata": {"signature_def": {"signature_def": {DEFAULT_SIGNATURE: definition}}},
+        "metadata": {"signature_def": {"signature_def": definitions}},
     }
+
+
+def _definition(signature: Signature, outputs: list[TensorSpec]) -> dict[str, Any]:
+    return {
+        "inputs": {spec.name: _tensor_info(spec) for spec in signature.inputs},
+        "outputs": {spec.name: _tensor_info(spec) for spec in outputs},
+        "method_name": "tensorflow/serving/predict",
+    }
+
+
+def _listed(name: str, tensor: Tensor) -> Any:
+    if name.endswith(_BYTES_SUFFIX) and datatype_of(tensor.dtype) == "BYTES":
+        tensor = np.array(tensor, object)
+        for place, value in enumerate(tensor.flat):
+            tensor.flat[place] = value.encode() if isinstance(value, str) else value
+    return to_list(name, tensor, allow_nan=True)
 
 
 def _present(raw: msgspec.Raw) -> Undecoded | None:
@@ -147,7 +170,7 @@ def _loose(body: dict[str, Any], field: str) -> Undecoded | None:
 
 def _signature_outputs(signature: Signature, name: str | None) -> tuple[str, ...]:
     """TensorFlow's signatures name what is computed: beside the default one, each output of the model is one."""
-    if name in (None, "", DEFAULT_SIGNATURE):
+    if name in (None, "", DEFAULT_SIGNATURE) or name in _METHODS:
         return signature.default_outputs
     names = [spec.name for spec in signature.outputs]
     if name in names:
