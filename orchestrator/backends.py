@@ -13,6 +13,8 @@ Backend = Literal[
     "sklearn",
     "onnx",
     "lightgbm",
+    "xgboost",
+    "catboost",
     "pytorch",
     "python",
 ]

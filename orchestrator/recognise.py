@@ -20,11 +20,21 @@ from orchestrator.core.errors import UserError
 
 MAX_FILES = 20_000
 _HEAD_BYTES = 64 * 1024
+# `{"learner":{` and what a printer may put between.
+_XGBOOST_START_BYTES = 64
 _LISTED_UNRECOGNISED = 20
 
 _PICKLE_SUFFIXES = frozenset({".joblib", ".pkl", ".pickle"})
 _LIGHTGBM_SUFFIXES = frozenset({".txt", ".lgb", ".lightgbm"})
 _TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth"})
+_XGBOOST_SUFFIXES = frozenset({".ubj", ".json"})
+# What a file of each format begins with, where that is all that there is to see.
+_SIGNATURES = {
+    ".skops": ("sklearn", b"PK\x03\x04", "a skops file"),
+    ".cbm": ("catboost", b"CBM1", "a CatBoost model"),
+}
+# What belongs to the model that it lies beside.
+_COMPANIONS = frozenset({"warmup.json", "labels.json", "signature.json"})
 # gzip, bzip2, xz and lzma as joblib writes them: what is inside cannot be seen cheaply.
 _OPAQUE_COMPRESSIONS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00")
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
@@ -141,6 +151,12 @@ def _format_of(path: Path) -> tuple[str, str]:
     if suffix in _TORCH_SUFFIXES:
         reason = _why_no_torch(path)
         return ("", reason) if reason else ("pytorch", "")
+    if suffix in _XGBOOST_SUFFIXES:
+        is_xgboost = head[:1] == b"{" and b"learner" in head[:_XGBOOST_START_BYTES]
+        return ("xgboost", "") if is_xgboost else ("", f"ends in {suffix}, but does not begin like an XGBoost model")
+    if suffix in _SIGNATURES:
+        backend, start, what = _SIGNATURES[suffix]
+        return (backend, "") if head.startswith(start) else ("", f"ends in {suffix}, but does not begin like {what}")
     return "", f"{suffix or 'no suffix'}: not a format of a model that is known here"
 
 
@@ -155,7 +171,9 @@ def _why_no_sklearn(head: bytes) -> str:
             return "does not begin like a pickle"
     if head[:1] != b"\x80" or head[1:2] > b"\x05":
         return "does not begin like a pickle"
-    if b"sklearn" not in head or b"lightgbm" in head:
+    if library := next((name for name in ("xgboost", "lightgbm", "catboost") if name.encode() in head), ""):
+        return f"a pickle of {library}; save it with save_model(), or serve it as sklearn with a requirements.txt"
+    if b"sklearn" not in head:
         return "a pickle, but not of scikit-learn; load it in a model.py of your own (backend python)"
     return ""
 
@@ -175,12 +193,22 @@ def _why_no_torch(path: Path) -> str:
 
 
 def _source_of(path: Path) -> Path:
-    """A folder of one version is the source, with what lies beside the model; else the file by itself."""
-    if path.is_dir() or not _VERSION.fullmatch(path.parent.name):
+    """A folder of one model is the source when it is one of a version or holds what belongs to the model; else the file
+    by itself.
+    """
+    if path.is_dir():
         return path
-    suffixes = _PICKLE_SUFFIXES | _TORCH_SUFFIXES | {".onnx"} | {path.suffix.lower()}
-    models = [each for each in path.parent.iterdir() if each.suffix.lower() in suffixes]
-    return path.parent if len(models) == 1 else path
+    beside = [each for each in path.parent.iterdir() if each != path]
+    if not _VERSION.fullmatch(path.parent.name) and not any(_belongs_to(each, path) for each in beside):
+        return path
+    suffixes = _PICKLE_SUFFIXES | _TORCH_SUFFIXES | _SIGNATURES.keys() | {".onnx", ".ubj", path.suffix.lower()}
+    others = [each for each in beside if each.suffix.lower() in suffixes and each.name not in _COMPANIONS]
+    return path if others else path.parent
+
+
+def _belongs_to(file: Path, model: Path) -> bool:
+    """An ONNX model's weights may lie in files of their own, mostly `model.onnx.data` or `model.onnx_data`."""
+    return file.name in _COMPANIONS or (model.suffix.lower() == ".onnx" and file.name.startswith(model.name))
 
 
 def _names(root: Path, path: Path) -> tuple[str, str]:

@@ -16,8 +16,13 @@ compile() {
 images=worker_image/requirements
 compile $images/examples.lock $images/examples.in ${UPGRADE:+--upgrade}
 for file in $images/*.in; do
-    lock=${file%.in}.lock
-    [ "$lock" = $images/examples.lock ] || compile "$lock" "$file" --constraint $images/examples.lock ${UPGRADE:+--upgrade}
+    name=${file%.in}
+    [ "$name" = $images/examples ] && continue
+    # An excluded package may be missing, because locks are installed without looking for dependencies.
+    excludes=
+    [ -f "$name.excludes" ] && excludes="--excludes $name.excludes"
+    # shellcheck disable=SC2086 # two words
+    compile "$name.lock" "$file" $excludes --constraint $images/examples.lock ${UPGRADE:+--upgrade}
 done
 compile requirements/fuzz.lock requirements/fuzz.in ${UPGRADE:+--upgrade}
 compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}

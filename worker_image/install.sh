@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs one requirements file into /opt/venv, in a build stage: install.sh FILE
-# A lock is installed with its hashes. What lies beside it as NAME.txt, and a model's own requirements.txt, need not have any.
+# A lock is whole, and installed with its hashes. What lies beside it as NAME.txt, and a model's own requirements.txt, need not
+# have any.
 set -eu
 cd /build
 if [ -f build-ca.crt ]; then export PIP_CERT=/build/build-ca.crt; fi
@@ -14,7 +15,7 @@ case $1 in
     exit
     ;;
 *.lock)
-    $pip --require-hashes --only-binary=:all: -r "$1"
+    $pip --require-hashes --only-binary=:all: --no-deps -r "$1"
     ;;
 *)
     $pip --only-binary=:all: -r "$1"

@@ -32,6 +32,7 @@ INSTALL_TIMEOUT_S = 1800.0
 _LAST_LINES = 20
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*\\?$")
 _MARKER = re.compile(r"python_full_version\s*(?P<op><|>=)\s*'(?P<version>[\d.]+)'")
+_PLATFORM = re.compile(r"sys_platform\s*(?P<op>==|!=)\s*'(?P<name>\w+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,18 @@ def pins(lock: str) -> Iterator[tuple[str, str]]:
 
 
 def _applies(marker: str) -> bool:
-    """Locks are universal over Python versions, and that is all that their markers say; another one counts as met."""
-    match = _MARKER.search(marker)
-    if not match:
+    """Locks are universal over Python versions and platforms, and that is all that their markers say, joined by `and`;
+    another one counts as met.
+    """
+    return all(_holds(part) for part in marker.split(" and "))
+
+
+def _holds(part: str) -> bool:
+    if platform := _PLATFORM.search(part):
+        return (sys.platform == platform["name"]) == (platform["op"] == "==")
+    if not (match := _MARKER.search(part)):
         return True
-    wanted = tuple(int(part) for part in match["version"].split("."))
+    wanted = tuple(int(number) for number in match["version"].split("."))
     older = sys.version_info[: len(wanted)] < wanted
     return older if match["op"] == "<" else not older
 
@@ -157,7 +165,7 @@ def _install(directory: Path, runtime: str, lock: Path, others: Iterable[bytes])
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run(runtime, [*install, "--require-hashes", "--only-binary=:all:", "-r", str(lock)])
+    _run(runtime, [*install, "--require-hashes", "--only-binary=:all:", "--no-deps", "-r", str(lock)])
     for requirements in filter(None, others):
         wanted = directory / "requirements.txt"
         wanted.write_bytes(requirements)

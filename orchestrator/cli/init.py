@@ -38,7 +38,7 @@ def init(
     if not models:
         raise UsageError(
             f"folder {str(folder)!r}: no model was recognised in it{_reasons(others)}",
-            hint="it should hold files like model.joblib, model.onnx, model.txt (LightGBM) or model.py",
+            hint="it should hold files like model.joblib, model.onnx, model.ubj (XGBoost) or model.py",
         )
     _write(file, render_manifest(found, cluster), force=force)
     if session.json:

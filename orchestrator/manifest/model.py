@@ -158,8 +158,8 @@ class VersionConfig:
     )
     instances: int = setting(
         Integer(1, 256),
-        "Batches that one replica computes at one time: threads that share the model (onnx, lightgbm, pytorch), or "
-        "processes with a copy of it each (all others).",
+        "Batches that one replica computes at one time: threads that share the model where the framework computes "
+        "without Python's lock, else processes with a copy of it each.",
         default=1,
     )
     outputs: tuple[str, ...] = setting(

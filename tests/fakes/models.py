@@ -46,6 +46,8 @@ def iris_lightgbm(directory: Path, *, objective: str = "multiclass") -> Path:
     settings: dict[str, Any] = {"objective": objective, "verbose": -1, "num_leaves": 5, "num_threads": 1}
     if objective == "multiclass":
         settings["num_class"] = 3
+    if objective == "binary":
+        labels = labels == 0
     lightgbm.train(settings, lightgbm.Dataset(features, labels), num_boost_round=5).save_model(directory / "model.txt")
     return directory
 

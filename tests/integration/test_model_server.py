@@ -78,6 +78,7 @@ class TestOpenInferenceProtocol:
             "outputs": [
                 {"name": "predict", "datatype": "BYTES", "shape": [-1]},
                 {"name": "predict_proba", "datatype": "FP64", "shape": [-1, 3]},
+                {"name": "decision_function", "datatype": "FP64", "shape": [-1, 3]},
             ],
         }
 

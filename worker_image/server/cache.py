@@ -125,6 +125,9 @@ def key_of(inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = N
 
 def _add_objects(digest: hashlib._Hash, tensor: Tensor) -> None:
     for value in tensor.flat:
+        if value is None:
+            _add(digest, b"n")
+            continue
         is_text = isinstance(value, str)
         _add(digest, b"t" if is_text else b"b")
         _add(digest, value.encode("utf-8", "surrogatepass") if is_text else bytes(value))

@@ -40,6 +40,8 @@ BACKENDS = (
     "sklearn",
     "onnx",
     "lightgbm",
+    "xgboost",
+    "catboost",
     "pytorch",
     "python",
 )
@@ -49,6 +51,8 @@ RELEASES_GIL = frozenset(
     {
         "onnx",
         "lightgbm",
+        "xgboost",
+        "catboost",
         "pytorch",
     }
 )
@@ -92,7 +96,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
         begin("loading")
         model: Model = module.load(settings.model_dir, settings.threads)
         begin("warming")
-        return _with_roles(_with_defaults(_warm(model, settings.model_dir), settings.tuning.outputs))
+        return _with_roles(_settled(_warm(model, settings.model_dir), settings.tuning.outputs))
     except ModelFailed:
         raise
     except MemoryError as exc:
@@ -130,7 +134,7 @@ def _warm(model: Model, directory: Path) -> Loaded:
         log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {WARMUP_FILE}")
         return Loaded(model, signature)
     try:
-        wanted = tuple(spec.name for spec in signature.outputs) or signature.default_outputs
+        wanted = tuple(spec.name for spec in signature.outputs if not spec.lazy) or signature.default_outputs
         if recorded and signature.takes_parameters:
             answer = cast(Parametrised, model).predict_with(inputs, wanted, v2.of_the_model(recorded.parameters))
         else:
@@ -145,16 +149,19 @@ def _warm(model: Model, directory: Path) -> Loaded:
     return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
 
 
-def _with_defaults(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
-    """`loaded` with the manifest's choice of outputs for clients that make none."""
-    names = [spec.name for spec in loaded.signature.outputs]
+def _settled(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
+    """`loaded` with the manifest's choice of outputs for clients that make none, and with a `value` only if that is one
+    number for each row.
+    """
+    signature = loaded.signature
+    shapes = {spec.name: spec.shape for spec in signature.outputs}
     for name in asked:
-        if names and name not in names:
-            known = ", ".join(repr(known) for known in names)
+        if shapes and name not in shapes:
+            known = ", ".join(repr(known) for known in shapes)
             raise ModelFailed("BAD_SETTINGS", f"outputs: {name!r}; the model gives {known}; correct `outputs`")
-    if not asked:
-        return loaded
-    return dataclasses.replace(loaded, signature=dataclasses.replace(loaded.signature, default_outputs=asked))
+    value = signature.value if signature.value and shapes.get(signature.value) in ((-1,), (-1, 1)) else None
+    default = asked or signature.default_outputs
+    return dataclasses.replace(loaded, signature=dataclasses.replace(signature, value=value, default_outputs=default))
 
 
 def _with_roles(loaded: Loaded) -> Loaded:
@@ -174,7 +181,7 @@ def _recorded(file: Path, signature: Signature) -> v2.Decoded | None:
         return None
     try:
         request = v2.decode(file.read_bytes())
-        return msgspec.structs.replace(request, inputs=fit(signature, request.inputs))
+        return msgspec.structs.replace(request, inputs=fit(signature, request.inputs, request.missing))
     except RequestError as exc:
         raise ModelFailed("MODEL_RAISED", f"{file}: {exc.sentence}") from exc
 

@@ -53,7 +53,9 @@ class Predictors:
         def encode(answer: Tensors) -> Reply:
             return v2.encode(self._model, self._version, request, answer)
 
-        part = self._part(request.inputs, wanted, request.parameters, is_finite=request.is_finite)
+        part = self._part(
+            request.inputs, wanted, request.parameters, is_finite=request.is_finite, missing=request.missing
+        )
         return Ask(part, encode)
 
     def _tfs_predict(self, call: Call) -> Ask:
@@ -91,10 +93,11 @@ class Predictors:
         sent: Parameters = NO_PARAMETERS,
         *,
         is_finite: bool = False,
+        missing: tuple[str, ...] = (),
     ) -> Part:
         """Parameters that the model does not take must not keep batches apart."""
         signature = self.signature
-        fitted = fit(signature, inputs, is_finite=is_finite)
+        fitted = fit(signature, inputs, missing, is_finite=is_finite)
         given = v2.of_the_model(sent) if sent and signature.takes_parameters else NO_PARAMETERS
         return Part(fitted, outputs, rows_of(fitted), given)
 

@@ -7,7 +7,7 @@ does not fit. It knows no wire format (see `codecs/`) and no framework (see `bac
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -49,7 +49,9 @@ class TensorSpec:
     """One input or output. -1 in `shape` is any length; a leading -1 is the batch.
 
     `accepts` are the datatypes taken as they come (empty: only `datatype`); `finite` refuses NaN and infinities,
-    because the model would. `labels` name what the columns of an output stand for.
+    because the model would. `labels` name what the columns of an output stand for. `missing`: a value may be missing,
+    which JSON's null says; it is NaN among numbers and None among strings. `lazy` is an output that is dear and known
+    beforehand: the first prediction does not compute it.
     """
 
     name: str
@@ -58,6 +60,8 @@ class TensorSpec:
     accepts: frozenset[str] = frozenset()
     finite: bool = False
     labels: tuple[str, ...] = ()
+    missing: bool = False
+    lazy: bool = False
 
     def takes(self, datatype: str) -> bool:
         return datatype == self.datatype or datatype in self.accepts
@@ -75,7 +79,8 @@ class Signature:
     all inputs together: a scikit-learn model has no name for its one input. A client that names no outputs gets
     `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
     `:regress`. A model that does not take parameters never sees them. `joins_rows` False: a free first dimension is
-    something else than a batch. `facts` are names and words that the metadata shows beside it.
+    something else than a batch. `facts` are names and words that the metadata shows beside it. `optional` inputs may
+    come beside the others.
     """
 
     platform: str
@@ -89,6 +94,7 @@ class Signature:
     takes_parameters: bool = False
     joins_rows: bool = True
     facts: tuple[tuple[str, str], ...] = ()
+    optional: tuple[TensorSpec, ...] = ()
 
     @property
     def can_batch(self) -> bool:
@@ -126,16 +132,30 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     raise TypeError(f"numpy type {dtype} has no name in the Open Inference Protocol")
 
 
-def fit(signature: Signature, inputs: Tensors, *, is_finite: bool = False) -> Tensors:
-    """`inputs` as the model takes them, or a `RequestError` with what was sent and what is wanted. `is_finite`: they
-    came in a form that has no other numbers, and need not be searched for them.
+def fit(signature: Signature, inputs: Tensors, missing: Collection[str] = (), *, is_finite: bool = False) -> Tensors:
+    """`inputs` as the model takes them, or a `RequestError` with what was sent and what is wanted. `missing` names
+    those that came with nulls. `is_finite`: they came in a form that has no other numbers, and need not be searched for
+    them.
     """
+    for name in missing:
+        _check_missing(signature, name, inputs)
+    is_finite = is_finite and not missing
+    if signature.optional and (beside := [spec for spec in signature.optional if spec.name in inputs]):
+        optional = {spec.name: _fit_one(spec, spec.name, inputs[spec.name], is_finite) for spec in beside}
+        others = {name: tensor for name, tensor in inputs.items() if name not in optional}
+        fitted = _fit_all(signature, others, is_finite) | optional
+        _check_rows(fitted)
+        return fitted
+    return _fit_all(signature, inputs, is_finite)
+
+
+def _fit_all(signature: Signature, inputs: Tensors, is_finite: bool) -> Tensors:
     if not inputs:
         raise bad_request(f"inputs: none sent; the model takes {_wanted(signature.inputs)}; send them")
     matrix = signature.matrix
     if matrix is not None and len(inputs) == 1:
         name, tensor = next(iter(inputs.items()))
-        if len(signature.inputs) == 1 or tensor.ndim == len(matrix.shape):
+        if signature.inputs == (matrix,) or tensor.ndim == len(matrix.shape):
             return {matrix.name: _fit_one(matrix, name, tensor, is_finite)}
     if not signature.inputs:
         return {name: _unchecked(name, tensor) for name, tensor in inputs.items()}
@@ -144,6 +164,14 @@ def fit(signature: Signature, inputs: Tensors, *, is_finite: bool = False) -> Te
     if len(fitted) > 1 and signature.can_batch:
         _check_rows(fitted)
     return fitted
+
+
+def _check_missing(signature: Signature, name: str, inputs: Tensors) -> None:
+    spec = next((spec for spec in signature.inputs if spec.name == name), None)
+    if spec is None or inputs[name].ndim != len(spec.shape):
+        spec = signature.matrix
+    if spec is None or not spec.missing:
+        raise bad_request(f"input {name!r}: a value is null; this model takes none that is missing; send all values")
 
 
 def parameters_key(parameters: Parameters) -> str:

@@ -21,6 +21,10 @@ from orchestrator.recognise import Found, legal_name, recognise, render_manifest
 SKLEARN = b"\x80\x05\x95\x00\x00\x00\x00\x00\x00\x00\x00\x8c\x1asklearn.linear_model._base\x94"
 ONNX = b"\x08\x0a\x12\x08skl2onnx"
 LIGHTGBM = b"tree\nversion=v4\nnum_class=1\n"
+XGBOOST = b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"
+XGBOOST_JSON = b'{"learner":{"attributes":{'
+CATBOOST = b"CBM1\xa0,\x00\x00"
+SKOPS = b"PK\x03\x04\x14\x00"
 PYTHON = b"class Model: ..."
 
 
@@ -74,6 +78,15 @@ class TestLayouts:
             ({"cats/2/model.pt2": EXPORTED, "cats/2/signature.json": b"{}"}, {"cats@2": ("pytorch", "cats/2")}),
             ({"text/model.py": PYTHON, "text/weights.bin": b"x"}, {"text@1": ("python", "text")}),
             ({"text/2/model.py": PYTHON, "text/2/more/a.pkl": b"x"}, {"text@2": ("python", "text/2")}),
+            ({"iris/1/model.skops": SKOPS}, {"iris@1": ("sklearn", "iris/1")}),
+            ({"iris/1/model.cbm": CATBOOST}, {"iris@1": ("catboost", "iris/1")}),
+            (
+                {"iris.ubj": XGBOOST, "b.json": XGBOOST_JSON},
+                {"b@1": ("xgboost", "b.json"), "iris@1": ("xgboost", "iris.ubj")},
+            ),
+            ({"iris/1/model.json": XGBOOST_JSON, "iris/1/labels.json": b"[]"}, {"iris@1": ("xgboost", "iris/1")}),
+            ({"iris/model.ubj": XGBOOST, "iris/labels.json": b"[]"}, {"iris@1": ("xgboost", "iris")}),
+            ({"big/net.onnx": ONNX, "big/net.onnx.data": b"weights"}, {"net@1": ("onnx", "big")}),
             ({"My Model (final).onnx": ONNX}, {"my-model-final@1": ("onnx", "My Model (final).onnx")}),
             ({".cache/a.onnx": ONNX, "venv/pyvenv.cfg": b"", "venv/lib/b.onnx": ONNX}, {}),
         ],
@@ -126,6 +139,15 @@ class TestFormats:
             ("a.pth", b"PK\x03\x04", "not a file that PyTorch wrote, or not a whole one"),
             ("a.pt2", zipped("a/b"), "a zip archive, but not of PyTorch"),
             ("a.onnx", b"", "empty"),
+            ("a.cbm", b"x", "ends in .cbm, but does not begin like a CatBoost model"),
+            ("a.skops", b"x", "ends in .skops, but does not begin like a skops file"),
+            ("a.ubj", b"{}", "ends in .ubj, but does not begin like an XGBoost model"),
+            ("package.json", b'{"name": "x"}', "ends in .json, but does not begin like an XGBoost model"),
+            (
+                "a.pkl",
+                SKLEARN.replace(b"_base", b"xgboost"),
+                "a pickle of xgboost; save it with save_model(), or serve it as sklearn with a requirements.txt",
+            ),
             ("README.md", b"# Models", ".md: not a format of a model that is known here"),
         ],
     )

@@ -205,3 +205,9 @@ def test_a_key_does_not_depend_on_how_the_bytes_lie_in_memory() -> None:
     grid = np.arange(6.0).reshape(2, 3)
 
     assert key_of({"x": grid.T}, ()) == key_of({"x": grid.T.copy()}, ())
+
+
+def test_a_missing_text_is_not_an_empty_one() -> None:
+    keys = {key_of({"x": np.array([value], dtype=object)}, ()) for value in (None, "", b"", "n", "None")}
+
+    assert len(keys) == 5

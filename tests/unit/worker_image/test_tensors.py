@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,13 @@ SKLEARN = Signature("p", (MATRIX,), (), (), MATRIX)
 STRICT = Signature("p", (TensorSpec("a", "FP32", (-1, 2)), TensorSpec("b", "BYTES", (-1,))), ())
 
 
-def refused(signature: Signature, inputs: Tensors) -> str:
+NAMED = Signature("p", (TensorSpec("a", "FP64", (-1,), missing=True),), (), matrix=TensorSpec("x", "FP64", (-1, 1)))
+MARGIN = Signature("p", (MATRIX,), (), matrix=MATRIX, optional=(TensorSpec("margin", "FP64", (-1,)),))
+
+
+def refused(signature: Signature, inputs: Tensors, missing: Sequence[str] = ()) -> str:
     with pytest.raises(RequestError) as failed:
-        fit(signature, inputs)
+        fit(signature, inputs, missing)
     assert failed.value.status == 400
     return failed.value.sentence
 
@@ -55,6 +60,21 @@ class TestFit:
         signature = Signature("p", (TensorSpec("text", "BYTES", (-1,)),), ())
 
         assert fit(signature, {"text": np.array([["a"], ["b"]], object)})["text"].tolist() == ["a", "b"]
+
+    def test_takes_one_named_column_by_its_name_and_as_a_matrix(self) -> None:
+        assert list(fit(NAMED, {"a": np.zeros(3)})) == ["a"]
+        assert list(fit(NAMED, {"whatever": np.zeros((3, 1))})) == ["x"]
+
+    def test_takes_an_optional_input_beside_the_others_and_without_it(self) -> None:
+        assert list(fit(MARGIN, {"y": np.zeros((2, 4))})) == ["x"]
+        assert list(fit(MARGIN, {"margin": np.zeros(2), "y": np.zeros((2, 4))})) == ["x", "margin"]
+        assert "rows differ" in refused(MARGIN, {"margin": np.zeros(3), "y": np.zeros((2, 4))})
+        assert "none sent" in refused(MARGIN, {"margin": np.zeros(3)})
+
+    def test_takes_nulls_only_where_values_may_be_missing(self) -> None:
+        assert list(fit(NAMED, {"a": np.array([np.nan])}, ["a"])) == ["a"]
+        assert "input 'x': a value is null; this model takes none" in refused(NAMED, {"x": np.zeros((1, 1))}, ["x"])
+        assert "input 'q': a value is null" in refused(Signature("p", (), ()), {"q": np.zeros(1)}, ["q"])
 
     @pytest.mark.parametrize(
         ("signature", "inputs", "words"),

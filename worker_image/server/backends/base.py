@@ -18,8 +18,12 @@ import numpy as np
 from worker_image.server.errors import ModelFailed
 from worker_image.server.tensors import NUMPY_TYPES, Parameters, Signature, Tensor, Tensors, TensorSpec
 
+# The classes of a model that was trained on their numbers: see `boosters.py`.
+LABELS_FILE = "labels.json"
 # Files that may lie beside a model without being one.
-BESIDE = frozenset({"warmup.json", "signature.json", "requirements.txt", "README.md", "LICENSE"})
+BESIDE = frozenset({"warmup.json", "signature.json", "requirements.txt", "README.md", "LICENSE", LABELS_FILE})
+# A variable of the version's `env`: "1" takes the risk of a file that another release of the framework wrote.
+ALLOW_SKEW = "ALLOW_VERSION_SKEW"
 
 
 class Model(Protocol):

@@ -25,6 +25,8 @@ from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import NUMPY_TYPES, Tensor
 
 MAX_DEPTH = 32
+# What `_guess` calls a null, which is of no datatype.
+_NULL = "null"
 _TOKENS = re.compile(rb"NaN|Infinity")
 _OPENING = re.compile(rb"[\s\[]*")
 
@@ -85,9 +87,9 @@ def decode_envelope(
         raise bad_request(f"body: nested too deeply; at most {MAX_DEPTH} levels make a tensor; flatten it") from exc
 
 
-def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
+def parse(values: Undecoded, datatype: str, where: str, *, missing: bool = False) -> Tensor:
     """`values`, flat or nested, as an array of `datatype`. Raises `BAD_REQUEST` with the place of the first wrong
-    element.
+    element. With `missing` a null is NaN among floating-point numbers and None among strings; others have none.
     """
     if (tensor := _plain(values, datatype)) is not None:
         return tensor
@@ -95,7 +97,7 @@ def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
     if depth > MAX_DEPTH:
         raise bad_request(f"{where}: nested {depth} deep; at most {MAX_DEPTH} levels make a tensor; flatten it")
     try:
-        listed = _decode(values, datatype, depth)
+        listed = _decode(values, datatype, depth, missing=missing and _kind(datatype) in (float, str))
     except msgspec.DecodeError as exc:
         raise bad_request(
             f"{where}: {exc}; datatype {datatype} takes {_KIND_NAMES[_kind(datatype)]} only, none missing"
@@ -103,10 +105,15 @@ def parse(values: Undecoded, datatype: str, where: str) -> Tensor:
     return _to_array(listed, datatype, depth, where)
 
 
-def parse_untyped(values: Undecoded, where: str) -> Tensor:
+def has_null(values: Undecoded) -> bool:
+    """Whether a null may be among them: a text that has the word counts too."""
+    return _has_none(values.value) if isinstance(values, Lenient) else b"null" in bytes(values)
+
+
+def parse_untyped(values: Undecoded, where: str, *, missing: bool = False) -> Tensor:
     """`values` as whatever they are: for a model that does not say what it takes."""
     decoded = values.value if isinstance(values, Lenient) else msgspec.json.decode(values)
-    return parse(Lenient(decoded), _guess(decoded), where)
+    return parse(Lenient(decoded), _guess(decoded, missing=missing), where, missing=missing)
 
 
 def to_list(name: str, tensor: Tensor, *, allow_nan: bool) -> Any:
@@ -190,23 +197,25 @@ def _kind(datatype: str) -> type:
 
 
 @functools.cache
-def _type(datatype: str, depth: int) -> Any:
+def _type(datatype: str, depth: int, *, missing: bool) -> Any:
     kind: Any = _kind(datatype)
     element: Any = str | Base64 if kind is str else kind
+    if missing:
+        element = element | None
     for _ in range(depth):
         element = list[element]
     return element
 
 
 @functools.cache
-def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(_type(datatype, depth))
+def _decoder(datatype: str, depth: int, *, missing: bool = False) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_type(datatype, depth, missing=missing))
 
 
-def _decode(values: Undecoded, datatype: str, depth: int) -> Any:
+def _decode(values: Undecoded, datatype: str, depth: int, *, missing: bool) -> Any:
     if isinstance(values, Lenient):
-        return msgspec.convert(values.value, _type(datatype, depth))
-    return _decoder(datatype, depth).decode(values)
+        return msgspec.convert(values.value, _type(datatype, depth, missing=missing))
+    return _decoder(datatype, depth, missing=missing).decode(values)
 
 
 def _to_array(listed: Any, datatype: str, depth: int, where: str) -> Tensor:
@@ -270,9 +279,16 @@ def _plain_bytes(listed: Any, where: str) -> Any:
         raise bad_request(f"{where}: {listed.b64[:40]!r} is not base64 ({exc}); encode the bytes again") from exc
 
 
-def _guess(decoded: Any) -> str:
-    while isinstance(decoded, list) and decoded:
-        kinds = {_guess(item) for item in decoded}
+def _has_none(value: Any) -> bool:
+    return any(_has_none(item) for item in value) if isinstance(value, list) else value is None
+
+
+def _guess(decoded: Any, *, missing: bool = False) -> str:
+    """With `missing` nulls are as their neighbours, which are not whole numbers then."""
+    if isinstance(decoded, list) and decoded:
+        kinds = {_guess(item, missing=missing) for item in decoded}
+        if _NULL in kinds:
+            kinds = {"FP64" if kind == "INT64" else kind for kind in kinds - {_NULL}} or {"FP64"}
         if kinds == {"INT64", "FP64"}:
             return "FP64"
         return kinds.pop() if len(kinds) == 1 else "BYTES"
@@ -280,4 +296,6 @@ def _guess(decoded: Any) -> str:
         return "BOOL"
     if isinstance(decoded, int):
         return "INT64"
+    if decoded is None and missing:
+        return _NULL
     return "FP64" if isinstance(decoded, float) or decoded == [] else "BYTES"

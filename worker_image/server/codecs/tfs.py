@@ -186,8 +186,26 @@ def _rows(rows: Undecoded, signature: Signature) -> Tensors:
             raise bad_request("instances: objects and bare values are mixed; all rows have one form; make them alike")
         if not all(row.keys() == {"b64"} for row in listed):
             return _named_rows(listed, signature, "instances")
+    is_table = len(signature.inputs) > 1 and all(spec.shape == (-1,) for spec in signature.inputs)
+    if signature.matrix is None and is_table and _starts_with_list(rows):
+        return _listed_rows(rows, signature)
     spec = _only_input(signature, "instances", "one object per row with a value for each input")
     return {spec.name if spec else UNNAMED_INPUT: _parse(rows, spec, "instances")}
+
+
+def _listed_rows(rows: Undecoded, signature: Signature) -> Tensors:
+    """Rows of a value for each input, in the order of the inputs: of a table with columns of several types."""
+    listed = rows.value if isinstance(rows, Lenient) else msgspec.json.decode(rows)
+    names = ", ".join(repr(spec.name) for spec in signature.inputs)
+    for index, row in enumerate(listed):
+        if not isinstance(row, list) or len(row) != len(signature.inputs):
+            has = f"{len(row)} values" if isinstance(row, list) else "no list"
+            raise bad_request(f"instances[{index}]: {has}; a row has one for each of {names}, in this order; send them")
+    columns = zip(*listed, strict=True)
+    return {
+        spec.name: _parse(Lenient(list(column)), spec, f"instances[*].{spec.name}")
+        for spec, column in zip(signature.inputs, columns, strict=True)
+    }
 
 
 def _columns(columns: Undecoded, signature: Signature) -> Tensors:
@@ -234,16 +252,25 @@ def _only_input(signature: Signature, where: str, form: str) -> TensorSpec | Non
 
 def _parse(values: Undecoded, spec: TensorSpec | None, where: str) -> Tensor:
     # A column that takes strings as well as numbers says nothing of what was sent: the values do.
+    missing = spec is not None and spec.missing
     if spec is None or (spec.datatype == "BYTES" and spec.accepts):
-        return parse_untyped(values, where)
-    return parse(values, spec.datatype, where)
+        return parse_untyped(values, where, missing=missing)
+    return parse(values, spec.datatype, where, missing=missing)
 
 
 def _starts_with_object(rows: Undecoded) -> bool:
+    return _starts_with(rows, b"{", dict)
+
+
+def _starts_with_list(rows: Undecoded) -> bool:
+    return _starts_with(rows, b"[", list)
+
+
+def _starts_with(rows: Undecoded, opening: bytes, kind: type) -> bool:
     if isinstance(rows, Lenient):
-        return isinstance(rows.value, list) and bool(rows.value) and isinstance(rows.value[0], dict)
+        return isinstance(rows.value, list) and bool(rows.value) and isinstance(rows.value[0], kind)
     head = bytes(rows[:64]).lstrip()
-    return head[:1] == b"[" and head[1:].lstrip()[:1] == b"{"
+    return head[:1] == b"[" and head[1:].lstrip()[:1] == opening
 
 
 def _as_rows(listed: dict[str, Any], outputs: Tensors) -> list[dict[str, Any]]:

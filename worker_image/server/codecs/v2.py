@@ -13,7 +13,15 @@ import msgspec
 
 from worker_image.server.codecs import binary, raw
 from worker_image.server.codecs.call import Reply
-from worker_image.server.codecs.json_values import Lenient, Undecoded, decode_envelope, of_utf_8, parse, to_list
+from worker_image.server.codecs.json_values import (
+    Lenient,
+    Undecoded,
+    decode_envelope,
+    has_null,
+    of_utf_8,
+    parse,
+    to_list,
+)
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.tensors import (
     NO_PARAMETERS,
@@ -80,7 +88,8 @@ class Binary(msgspec.Struct):
 
 class Decoded(msgspec.Struct):
     """A request in the terms of the model: `outputs` are the names asked for, () when none were named. `is_finite`: the
-    inputs came as JSON proper, which has no NaN and no infinities.
+    inputs came as JSON proper, which has no NaN and no infinities. `missing` are those with a null among their values,
+    which only some models take.
     """
 
     inputs: Tensors
@@ -89,6 +98,7 @@ class Decoded(msgspec.Struct):
     parameters: Parameters = NO_PARAMETERS
     binary: Binary | None = None
     is_finite: bool = False
+    missing: tuple[str, ...] = ()
 
 
 class OutputTensor(msgspec.Struct):
@@ -139,15 +149,17 @@ def _decoded(head: bytes, tail: binary.Tail | None) -> Decoded:
         except msgspec.ValidationError as exc:
             raise bad_request(f"body: {exc}; it is an inference request of the Open Inference Protocol") from exc
     inputs: Tensors = {}
+    missing: list[str] = []
     for tensor in request.inputs:
         if tensor.name in inputs:
             raise bad_request(f"input {tensor.name!r}: sent twice; each input has one name; remove one")
-        inputs[tensor.name] = _tensor(tensor, tail)
+        inputs[tensor.name] = _tensor(tensor, tail, missing)
     if not request.outputs and not request.parameters:
-        return Decoded(inputs, (), request.id, is_finite=is_finite)
+        return Decoded(inputs, (), request.id, is_finite=is_finite, missing=tuple(missing))
     outputs, parameters = request.outputs or [], request.parameters or NO_PARAMETERS
     names = tuple(output.name for output in outputs)
-    return Decoded(inputs, names, request.id, parameters, _wanted_binary(outputs, parameters), is_finite)
+    wanted = _wanted_binary(outputs, parameters)
+    return Decoded(inputs, names, request.id, parameters, wanted, is_finite, tuple(missing))
 
 
 def of_the_model(parameters: Parameters) -> Parameters:
@@ -215,7 +227,8 @@ def _refuse_shared_memory(parameters: Parameters, where: str) -> None:
         raise bad_request(f"{where}: shared_memory_region; client and server share no memory; send the data itself")
 
 
-def _tensor(sent: InputTensor | LenientInputTensor, tail: binary.Tail | None) -> Tensor:
+def _tensor(sent: InputTensor | LenientInputTensor, tail: binary.Tail | None, missing: list[str]) -> Tensor:
+    """Adds its name to `missing` when a value is null."""
     where = f"input {sent.name!r}"
     if sent.parameters:
         if (size := sent.parameters.get(binary.SIZE)) is not None:
@@ -227,7 +240,14 @@ def _tensor(sent: InputTensor | LenientInputTensor, tail: binary.Tail | None) ->
     if values is None:
         said = "no `data`" if tail is None else f"neither `data` nor {binary.SIZE}"
         raise bad_request(f"{where}: {said}; a tensor carries its values or says where they are; send them")
-    return _shaped(parse(values, sent.datatype, where), sent.shape, where)
+    try:
+        tensor = parse(values, sent.datatype, where)
+    except RequestError:
+        if not has_null(values):
+            raise
+        tensor = parse(values, sent.datatype, where, missing=True)
+        missing.append(sent.name)
+    return _shaped(tensor, sent.shape, where)
 
 
 def _values(sent: InputTensor | LenientInputTensor) -> Undecoded | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
 from pathlib import Path
 
@@ -93,9 +94,12 @@ class TestPins:
             "click==8.5.1 \\\n    --hash=sha256:00\n"
             "numpy==1.0 ; python_full_version < '3.9' \\\n"
             "numpy==2.0 ; python_full_version >= '3.9' \\\n    # via -r x.in\n"
+            f"here==1 ; python_full_version >= '3.9' and sys_platform == '{sys.platform}' \\\n"
+            f"there==1 ; python_full_version >= '3.9' and sys_platform != '{sys.platform}' \\\n"
+            f"old==1 ; python_full_version < '3.9' and sys_platform == '{sys.platform}' \\\n"
         )
 
-        assert list(pins(lock)) == [("click", "8.5.1"), ("numpy", "2.0")]
+        assert list(pins(lock)) == [("click", "8.5.1"), ("numpy", "2.0"), ("here", "1")]
 
     def test_finds_every_pin_of_the_shipped_locks(self) -> None:
         for lock in (worker_package() / "requirements").glob("*.lock"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+import skops.io
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -18,9 +23,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from orchestrator.manifest.model import ENV_NAME
 from tests.fakes import models
 from worker_image.server.backends.pickles import pickled_version
-from worker_image.server.backends.sklearn import load
+from worker_image.server.backends.sklearn import ALLOW_SKEW, TRUSTED_TYPES, load
 from worker_image.server.errors import ModelFailed
 from worker_image.server.tensors import fit
 
@@ -133,7 +139,9 @@ class TestFiles:
 
     def test_that_hold_no_estimator_say_what_they_hold(self, tmp_path: Path) -> None:
         joblib.dump({"model": 1}, tmp_path / "model.joblib")
-        assert "holds a dict; the sklearn backend serves fitted estimators" in refused(tmp_path, "ARTIFACT_UNREADABLE")
+        reason = refused(tmp_path, "ARTIFACT_UNREADABLE")
+        assert "holds a dict, which has none of predict" in reason
+        assert "the sklearn backend serves fitted estimators" in reason
 
         saved(tmp_path, LogisticRegression())
         assert "LogisticRegression that was never fitted" in refused(tmp_path, "ARTIFACT_UNREADABLE")
@@ -147,6 +155,63 @@ class TestFiles:
         (tmp_path / "model.pkl").write_bytes(b"c__main__\nMyTransformer\n.")
 
         assert "defined in the training script" in refused(tmp_path, "ARTIFACT_UNREADABLE")
+
+
+class TestSkops:
+    """Files that run no code when they are loaded."""
+
+    def test_are_served_like_others(self, tmp_path: Path) -> None:
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(FEATURES, TARGET)
+        skops.io.dump(pipeline, tmp_path / "model.skops")
+
+        answer = load(tmp_path, 1).predict({"x": FEATURES}, ("predict_proba",))
+
+        np.testing.assert_array_equal(answer["predict_proba"], pipeline.predict_proba(FEATURES))
+
+    def test_with_unknown_types_are_refused_until_the_manifest_trusts_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        skops.io.dump(Halving().fit(FEATURES), tmp_path / "model.skops")
+        name = f"{Halving.__module__}.Halving"
+
+        reason = refused(tmp_path, "ARTIFACT_UNREADABLE")
+        monkeypatch.setenv(TRUSTED_TYPES, f"other.Thing, {name}")
+
+        assert f"needs types that skops does not know to be safe ({name})" in reason
+        assert f"set {TRUSTED_TYPES}: '{name}' in the version's `env`" in reason
+        np.testing.assert_array_equal(
+            load(tmp_path, 1).predict({"x": FEATURES}, ("transform",))["transform"], FEATURES / 2
+        )
+
+    @pytest.mark.parametrize("kept", [0, 10, 700, -30])
+    def test_that_are_truncated_say_so(self, tmp_path: Path, kept: int) -> None:
+        file = tmp_path / "model.skops"
+        skops.io.dump(models.iris_estimator(), file)
+        file.write_bytes(file.read_bytes()[:kept])
+
+        assert "is no whole skops file" in refused(tmp_path, "ARTIFACT_UNREADABLE")
+
+    def test_of_another_release_are_refused(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(io.BytesIO(skops.io.dumps(models.iris_estimator()))) as whole:
+            members = {name: whole.read(name) for name in whole.namelist()}
+        here = json.dumps(sklearn.__version__)[1:-1].encode()
+        members["schema.json"] = members["schema.json"].replace(here, b"0.24.2")
+        with zipfile.ZipFile(tmp_path / "model.skops", "w") as changed:
+            for name, content in members.items():
+                changed.writestr(name, content)
+
+        assert "pickled by scikit-learn 0.24.2" in refused(tmp_path, "VERSION_SKEW")
+
+
+class Halving(TransformerMixin, BaseEstimator):
+    """Somebody's own."""
+
+    def fit(self, rows: Any, targets: Any = None) -> Halving:
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def transform(self, rows: Any) -> Any:
+        return rows / 2
 
 
 class TestVersionSkew:
@@ -177,9 +242,13 @@ class TestVersionSkew:
         assert load(self.write(tmp_path, patch), 1)
 
     def test_the_risk_can_be_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("MODELFLEET_ALLOW_VERSION_SKEW", "1")
+        monkeypatch.setenv(ALLOW_SKEW, "1")
 
         assert load(self.write(tmp_path, "0.24.2"), 1)
+
+    @pytest.mark.parametrize("variable", [ALLOW_SKEW, TRUSTED_TYPES])
+    def test_what_the_errors_advise_can_be_written_in_a_manifest(self, variable: str) -> None:
+        assert ENV_NAME.matches(variable)
 
     def test_a_file_that_another_release_makes_unreadable_names_that_release(self, tmp_path: Path) -> None:
         file = self.write(tmp_path, "0.19.1") / "model.pkl"

@@ -19,6 +19,9 @@ TWO = Signature(
     "p", (TensorSpec("tag", "BYTES", (-1,)), TensorSpec("sensor", "FP32", (-1, 2))), (PREDICT,), ("predict",)
 )
 ANY = Signature("p", (), ())
+TABLE = Signature(
+    "p", (TensorSpec("city", "BYTES", (-1,), missing=True), TensorSpec("age", "FP64", (-1,), missing=True)), (PREDICT,)
+)
 
 
 def predict(body: Any, signature: Signature = ONE) -> tfs.Predict:
@@ -53,6 +56,18 @@ class TestPredict:
 
         assert request.inputs["tag"].tolist() == ["foo", "bar"]
         assert request.inputs["sensor"].dtype == np.float32
+
+    def test_reads_the_rows_of_a_table_in_the_order_of_its_columns(self) -> None:
+        inputs = predict({"instances": [["rome", 3], ["oslo", 4.5]]}, TABLE).inputs
+
+        assert inputs["city"].tolist() == ["rome", "oslo"]
+        assert inputs["age"].tolist() == [3.0, 4.5]
+
+    def test_reads_nulls_where_values_may_be_missing(self) -> None:
+        inputs = predict({"instances": [{"city": None, "age": 3}, {"city": "oslo", "age": None}]}, TABLE).inputs
+
+        assert inputs["city"].tolist() == [None, "oslo"]
+        assert np.isnan(inputs["age"]).tolist() == [False, True]
 
     def test_reads_columns(self) -> None:
         request = predict({"inputs": {"tag": ["foo"], "sensor": [[1, 2]]}}, TWO)
@@ -102,6 +117,14 @@ class TestPredict:
                 "instances[1]: 'sensor' is not in every row",
             ),
             ({"instances": [[1, 2]]}, TWO, "the model has several inputs ('tag', 'sensor')"),
+            (
+                {"instances": [["rome", 1], ["oslo"]]},
+                TABLE,
+                "instances[1]: 1 values; a row has one for each of 'city', 'age'",
+            ),
+            ({"instances": [["rome", 1], 3]}, TABLE, "instances[1]: no list"),
+            ({"instances": [["rome", "old"]]}, TABLE, "instances[*].age: Expected `float | null`, got `str`"),
+            ({"instances": [[1, None, 3]]}, ONE, "got `null`"),
         ],
     )
     def test_refuses_what_is_wrong_and_says_where(self, body: Any, signature: Signature, words: str) -> None:

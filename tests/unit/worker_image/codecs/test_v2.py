@@ -35,6 +35,19 @@ def refused(raw: bytes) -> str:
 
 
 class TestDecode:
+    def test_lets_clients_say_how_they_made_the_tensors(self) -> None:
+        """As MLServer's clients do with a DataFrame."""
+        column = {
+            "name": "x",
+            "shape": [2, 1],
+            "datatype": "FP64",
+            "data": [1, 2],
+            "parameters": {"content_type": "np"},
+        }
+        raw = json.dumps({"parameters": {"content_type": "pd"}, "inputs": [column]}).encode()
+
+        assert v2.decode(raw).inputs["x"].tolist() == [[1.0], [2.0]]
+
     def test_takes_flat_and_nested_data_alike(self) -> None:
         flat = v2.decode(body([1, 2, 3, 4], shape=[2, 2])).inputs["x"]
         nested = v2.decode(body([[1, 2], [3, 4]])).inputs["x"]
@@ -76,6 +89,17 @@ class TestDecode:
 
         assert tensor.tolist() == ["é", b"\x00\xff"]
 
+    @pytest.mark.parametrize(("datatype", "values"), [("FP64", [1.5, None]), ("BYTES", ["null", None])])
+    def test_reads_nulls_as_missing_and_says_where_they_are(self, datatype: str, values: list[Any]) -> None:
+        decoded = v2.decode(body(values, shape=[2], datatype=datatype))
+
+        assert decoded.missing == ("x",)
+        assert decoded.inputs["x"][0] == values[0]
+        assert np.isnan(decoded.inputs["x"][1]) if datatype == "FP64" else decoded.inputs["x"][1] is None
+
+    def test_takes_no_word_for_a_null(self) -> None:
+        assert v2.decode(body(["null", "a"], shape=[2], datatype="BYTES")).missing == ()
+
     @pytest.mark.parametrize(
         ("raw", "words"),
         [
@@ -89,7 +113,9 @@ class TestDecode:
             (body([1.0], id=7), "Expected `str | null`, got `int` - at `$.id`"),
             (body(["a"]), "input 'x': Expected `float`, got `str` - at `$[0]`; datatype FP64 takes numbers only"),
             (body([True]), "Expected `float`, got `bool`"),
-            (body([None], shape=[1]), "Expected `float`, got `null`"),
+            (body([None], shape=[1], datatype="INT32"), "Expected `int`, got `null`"),
+            (body([None], shape=[1], datatype="BOOL"), "Expected `bool`, got `null`"),
+            (body([None, "a"], shape=[2]), "Expected `float | null`, got `str`"),
             (body([1.5], datatype="INT32"), "Expected `int`, got `float`"),
             (body([1], datatype="BOOL"), "datatype BOOL takes true and false only"),
             (body([300], datatype="UINT8"), "300 out of bounds for uint8"),
