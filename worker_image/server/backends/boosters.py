@@ -143,10 +143,10 @@ def output_specs(trees: int, groups: int, classes: Classes | None) -> tuple[Tens
     return tuple(specs)
 
 
-def contributions_spec(columns: int, groups: int) -> TensorSpec:
+def contributions_spec(columns: int, groups: int, datatype: str = "FP64") -> TensorSpec:
     """One number for each feature and one for what all predictions have in common; they add up to the raw score."""
     shape = (-1, columns + 1) if groups == 1 else (-1, groups, columns + 1)
-    return TensorSpec(CONTRIBUTIONS, "FP64", shape, lazy=True)
+    return TensorSpec(CONTRIBUTIONS, datatype, shape, lazy=True)
 
 
 def _matrix(count: int) -> TensorSpec:

@@ -18,7 +18,8 @@ from worker_image.server.backends.optional import hidden
 from worker_image.server.errors import ModelFailed, one_line
 from worker_image.server.tensors import NUMBERS, Signature, Tensor, Tensors, TensorSpec
 
-with hidden("pandas"):
+# Without any pandas at all CatBoost 1.2 reads no input whatever.
+with hidden("pandas", "DataFrame", "Series"):
     import catboost
 
 SUFFIXES = (".cbm",)

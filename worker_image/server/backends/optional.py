@@ -9,16 +9,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 
 @contextmanager
-def hidden(module: str) -> Iterator[None]:
-    """Within, `import module` fails as if it were not installed, unless it was imported before."""
+def hidden(module: str, *classes: str) -> Iterator[None]:
+    """Within, `import module` fails as if it were not installed, unless it was imported before. With `classes` it gives
+    a module with these names and no more, for a framework that asks of all that it gets whether it is one of them.
+    """
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment]  # the import system's own word for "not there"
+    # None is the import system's own word for "not there".
+    sys.modules[module] = _empty(module, classes) if classes else None  # type: ignore[assignment]
     try:
         yield
     finally:
         del sys.modules[module]
+
+
+def _empty(name: str, classes: tuple[str, ...]) -> ModuleType:
+    module = ModuleType(name)
+    for each in classes:
+        setattr(module, each, type(each, (), {}))
+    return module

@@ -30,6 +30,8 @@ SKOPS = ".skops"
 SUFFIXES = (".joblib", ".pkl", ".pickle", SKOPS)
 # A variable of the version's `env`: names, with commas between them.
 TRUSTED_TYPES = "SKOPS_TRUSTED_TYPES"
+# skops asks for it because of an imputer, and it does nothing but name a type of numbers.
+_HARMLESS = frozenset({"numpy.dtype"})
 _SKOPS_SCHEMA = "schema.json"
 
 
@@ -65,7 +67,7 @@ def _read_skops(file: Path) -> Any:
     from skops import io as skops
 
     unknown = skops.get_untrusted_types(file=file)
-    trusted = frozenset(os.environ.get(TRUSTED_TYPES, "").replace(",", " ").split())
+    trusted = _HARMLESS.union(os.environ.get(TRUSTED_TYPES, "").replace(",", " ").split())
     if refused := [name for name in unknown if name not in trusted]:
         names = ", ".join(refused)
         advice = f"if you trust them, set {TRUSTED_TYPES}: '{names}' in the version's `env`"

@@ -218,7 +218,7 @@ def _signature(shape: Shape, columns: Columns, classes: Classes | None) -> Signa
     return Signature(
         platform="xgboost_Booster",
         inputs=columns.inputs,
-        outputs=(*outputs, contributions_spec(columns.count, shape.groups)),
+        outputs=(*outputs, contributions_spec(columns.count, shape.groups, "FP32")),
         default_outputs=("predict",),
         matrix=columns.matrix,
         scores=PROBABILITIES if classes else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from sklearn.datasets import load_iris
 from worker_image.server.backends.catboost import CatboostModel, load
 from worker_image.server.errors import ModelFailed, RequestError
 from worker_image.server.loading import Loaded
-from worker_image.server.tensors import Tensors, fit
+from worker_image.server.tensors import Tensors, datatype_of, fit
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])
@@ -61,9 +63,11 @@ class TestAnswers:
         np.testing.assert_array_equal(answer["leaf"], trained.calc_leaf_indexes(IRIS[:9]))
         shares = trained.get_feature_importance(catboost.Pool(IRIS[:9]), type="ShapValues")
         np.testing.assert_array_equal(answer["contributions"], shares)
+        lazy = [spec for spec in model.signature.outputs if spec.lazy]
         assert {name: tensor.shape for name, tensor in answer.items()} == {
             spec.name: (9, *spec.shape[1:]) for spec in model.signature.outputs
         }
+        assert [datatype_of(answer[spec.name].dtype) for spec in lazy] == [spec.datatype for spec in lazy]
         assert (model.signature.scores, model.signature.labels) == ("predict_proba", tuple(NAMES))
 
     @pytest.mark.parametrize("labels", [[0, 1], ["no", "yes"]])
@@ -169,6 +173,32 @@ class TestColumns:
             Loaded(model, model.signature).predict(sent, ("predict",))
 
         assert failed.value.status == 400
+
+
+class TestWithoutPandas:
+    """As in the image, which has none. In a process of its own: these tests have imported it."""
+
+    CODE = """
+import sys, pathlib, numpy as np
+from worker_image.server.backends.catboost import load
+model = load(pathlib.Path(sys.argv[1]), 1)
+names = tuple(spec.name for spec in model.signature.outputs)
+answer = model.predict(model.warmup(), names)
+assert sorted(answer) == sorted(names)
+assert "pandas" not in sys.modules
+"""
+
+    @pytest.mark.parametrize("categorical", [False, True])
+    def test_predicts_all_the_same(self, tmp_path: Path, categorical: bool) -> None:
+        _, rows, target = shop()
+        if categorical:
+            saved(tmp_path, catboost.CatBoostClassifier(**QUIET).fit(rows, target, cat_features=[1, 2]))
+        else:
+            saved(tmp_path, catboost.CatBoostClassifier(**QUIET).fit(IRIS, SPECIES))
+
+        done = subprocess.run([sys.executable, "-c", self.CODE, str(tmp_path)], capture_output=True, check=False)
+
+        assert done.returncode == 0, done.stderr.decode()
 
 
 class TestFiles:

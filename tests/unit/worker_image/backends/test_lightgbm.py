@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris
 from tests.fakes import models
 from worker_image.server.backends.lightgbm import load
 from worker_image.server.errors import ModelFailed
-from worker_image.server.tensors import fit
+from worker_image.server.tensors import datatype_of, fit
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 
@@ -67,9 +67,11 @@ class TestLightgbm:
         np.testing.assert_array_equal(answer["leaf"], booster.predict(IRIS[:7], pred_leaf=True))
         shares = booster.predict(IRIS[:7], pred_contrib=True)
         np.testing.assert_array_equal(answer["contributions"].reshape(7, -1), shares)
+        lazy = [spec for spec in model.signature.outputs if spec.lazy]
         assert {name: tensor.shape for name, tensor in answer.items()} == {
             spec.name: (7, *spec.shape[1:]) for spec in model.signature.outputs
         }
+        assert [datatype_of(answer[spec.name].dtype) for spec in lazy] == [spec.datatype for spec in lazy]
 
     def test_of_linear_trees_has_no_contributions(self, tmp_path: Path) -> None:
         settings = {"linear_tree": True, "verbose": -1, "num_threads": 1}

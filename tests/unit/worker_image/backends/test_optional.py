@@ -24,6 +24,17 @@ class TestHidden:
         with hidden("json"):
             assert __import__("json")
 
+    def test_one_with_some_classes_has_no_others(self) -> None:
+        name = "colorsys"
+        sys.modules.pop(name, None)
+
+        with hidden(name, "Red"):
+            module = __import__(name)
+            assert not isinstance(1, module.Red)
+            assert not hasattr(module, "rgb_to_hsv")
+
+        assert hasattr(__import__(name), "rgb_to_hsv")
+
     @pytest.mark.parametrize("backend", ["sklearn", "lightgbm", "xgboost", "catboost"])
     def test_no_backend_imports_pandas_by_itself(self, backend: str) -> None:
         code = f"import sys, worker_image.server.backends.{backend}; sys.exit('pandas' in sys.modules)"

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -161,7 +162,7 @@ class TestSkops:
     """Files that run no code when they are loaded."""
 
     def test_are_served_like_others(self, tmp_path: Path) -> None:
-        pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(FEATURES, TARGET)
+        pipeline = make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(FEATURES, TARGET)
         skops.io.dump(pipeline, tmp_path / "model.skops")
 
         answer = load(tmp_path, 1).predict({"x": FEATURES}, ("predict_proba",))

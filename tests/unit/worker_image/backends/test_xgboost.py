@@ -16,7 +16,7 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from worker_image.server.backends.xgboost import XgboostModel, load
 from worker_image.server.errors import ModelFailed
 from worker_image.server.loading import Loaded, RequestError
-from worker_image.server.tensors import fit
+from worker_image.server.tensors import datatype_of, fit
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 ALL = ("predict", "predict_proba", "label", "raw_score", "leaf", "contributions")
@@ -62,9 +62,11 @@ class TestAnswers:
         np.testing.assert_array_equal(answer["raw_score"], booster.predict(rows, output_margin=True))
         np.testing.assert_array_equal(answer["leaf"], booster.predict(rows, pred_leaf=True))
         np.testing.assert_array_equal(answer["contributions"], booster.predict(rows, pred_contribs=True))
+        lazy = [spec for spec in model.signature.outputs if spec.lazy]
         assert {name: tensor.shape for name, tensor in answer.items()} == {
             spec.name: (9, *spec.shape[1:]) for spec in model.signature.outputs
         }
+        assert [datatype_of(answer[spec.name].dtype) for spec in lazy] == [spec.datatype for spec in lazy]
 
     def test_of_two_classes_have_a_column_for_each(self, tmp_path: Path) -> None:
         rows, diagnosis = load_breast_cancer(return_X_y=True)
