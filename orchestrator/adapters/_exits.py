@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from orchestrator.core.entities import Exit
 
 LOG_TAIL_LINES = 20
+_KILLED = 128 + signal.SIGKILL
+# How Python's faulthandler begins what it prints when its timer ends a process.
+_STUCK = "Timeout ("
 # A line of 2,000 characters is a dumped object, not a sentence; the tail is stored with events and shown to people.
 LINE_MAX_CHARS = 2_000
 
@@ -22,6 +25,7 @@ _EXIT_CLASSES = {
     65: "the artifact is missing, truncated, of another format or of another library version (exit code 65)",
     70: "the model raised while loading or warming up (exit code 70)",
     71: "loading took longer than load_timeout_s (exit code 71)",
+    72: "a prediction took longer than predict_timeout_s (exit code 72)",
     125: "the container could not be set up (exit code 125)",
     126: "the command of the image cannot be executed (exit code 126)",
     127: "the command of the image was not found (exit code 127)",
@@ -60,14 +64,17 @@ def memory_text(size: int) -> str:
 
 
 def _reason(code: int | None, tail: tuple[str, ...], oom_killed: bool, memory_bytes: int, engine_error: str) -> str:
-    if oom_killed:
+    said = failure_sentence(tail)
+    # The engine never takes its word back: a child that was killed for memory long ago did not end the server.
+    if oom_killed and (code == _KILLED or not said):
         limit = f": it needs more than its limit of {memory_text(memory_bytes)}" if memory_bytes else ""
         return f"out of memory{limit}; raise resources.memory of this version"
-    said = failure_sentence(tail)
     if said:
         return said
     if engine_error:
         return engine_error
+    if code == 1 and any(line.startswith(_STUCK) for line in tail):
+        return "stuck in native code for longer than its time allows (exit code 1); the last lines say where"
     return _plain_reason(code)
 
 

@@ -98,6 +98,23 @@ class TestLoading:
         with ready_replica(directory, backend="python") as replica:
             assert "warmed with seven" in replica.log
 
+    def test_warms_up_with_each_of_several_recorded_requests(self, tmp_path: Path) -> None:
+        source = """
+        class Model:
+            inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+            def load(self, path): ...
+            def predict(self, inputs):
+                print("rows", len(inputs["x"]))
+                return inputs["x"]
+        """
+        directory = models.python(tmp_path / "several", source)
+        recorded = [{"inputs": [{**ONE, "shape": [rows], "data": [1.0] * rows}]} for rows in (1, 8, 64)]
+        (directory / "warmup.json").write_text(json.dumps(recorded))
+        with ready_replica(directory, backend="python") as replica:
+            printed = [line for line in replica.log.splitlines() if line.startswith("rows")]
+
+        assert printed == ["rows 1", "rows 8", "rows 64"]
+
     def test_sigterm_while_loading_ends_it_at_once(self, tmp_path: Path) -> None:
         directory = loading(tmp_path / "slow", "print('sleeping'); import time; time.sleep(60)")
         with Replica(directory, backend="python") as replica:
@@ -188,6 +205,29 @@ class TestFailures:
         assert (code, name) == (70, "MODEL_RAISED")
         assert "warm-up: the model raised ZeroDivisionError" in reason
         assert "warmup.json" in reason
+
+    @pytest.mark.parametrize(
+        ("content", "place", "problem"),
+        [
+            ("{", "warmup.json: body:", "JSON"),
+            ("[{}", "warmup.json: no JSON", "one inference request or a list of them"),
+            ('[{"inputs": []}, {"inputs": 1}]', "warmup.json: request 2: body:", "inputs"),
+            (
+                '{"inputs": [{"name": "y", "shape": [1], "datatype": "FP64", "data": [1]}]}',
+                "warmup.json: input 'y'",
+                "'x'",
+            ),
+        ],
+    )
+    def test_recorded_request_is_none(self, tmp_path: Path, content: str, place: str, problem: str) -> None:
+        directory = models.python(tmp_path / "slow", SLOW)
+        (directory / "warmup.json").write_text(content)
+
+        code, name, reason = self.fails(directory)
+
+        assert (code, name) == (65, "ARTIFACT_UNREADABLE")
+        assert place in reason
+        assert problem in reason
 
     def test_unknown_backend(self, tmp_path: Path) -> None:
         code, name, reason = self.fails(tmp_path, backend="tensorflow")

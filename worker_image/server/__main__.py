@@ -23,6 +23,7 @@ WHILE_LOADING = (100_000, 50, 100)
 
 def main() -> int:
     started = time.monotonic()
+    log.hold()
     gc.set_threshold(*WHILE_LOADING)
     try:
         settings = read(os.environ)

@@ -11,12 +11,14 @@ for model code to end: the model's thread is a daemon, and a model that hangs is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +82,7 @@ async def serve(settings: Settings, started: float) -> int:
     _, pending = await asyncio.wait([listening], timeout=_STOP_S)
     if pending or not all(stopped):
         _exit_now(code)
+    _end_within(_STOP_S, code)
     return code
 
 
@@ -128,7 +131,7 @@ async def _load(
     answer = asyncio.ensure_future(load_all(settings, phase, threads))
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
-    faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True)
+    faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True, file=log.fileno())
     await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     faulthandler.cancel_dump_traceback_later()
     if not answer.done():
@@ -213,7 +216,21 @@ async def _drain(timeout_s: float, phase: Phase, metrics: Metrics) -> int:
     return 0
 
 
+def _end_within(limit_s: float, code: int) -> None:
+    """Python waits at its end for threads that the model left, for ever if need be."""
+
+    def end() -> None:
+        time.sleep(limit_s)
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread"]
+        log.event("threads left behind", level="warning", threads=left)
+        _exit_now(code)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
+
+
 def _exit_now(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # A model may have closed or replaced it.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     os._exit(code)

@@ -15,9 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-import msgspec
-
-from worker_image.server import declared, log
+from worker_image.server import declared, log, recorded
 from worker_image.server.backends import deferred
 from worker_image.server.backends.base import Model, Parametrised, blank
 from worker_image.server.codecs import v2
@@ -30,7 +28,6 @@ from worker_image.server.tensors import (
     Tensors,
     TensorSpec,
     datatype_of,
-    fit,
     rows_of,
     with_roles,
 )
@@ -58,7 +55,6 @@ RELEASES_GIL = frozenset(
 )
 # They import scikit-learn, of which a prediction needs half.
 IMPORTS_SKLEARN = frozenset({"sklearn"})
-WARMUP_FILE = "warmup.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,25 +124,30 @@ def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: eac
 def _warm(model: Model, directory: Path) -> Loaded:
     by_author = declared.read(directory)
     signature = declared.apply(model.signature, by_author)
-    recorded = _recorded(directory / WARMUP_FILE, signature)
-    inputs = recorded.inputs if recorded else model.warmup() or _blank(by_author.inputs)
-    if inputs is None:
-        log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {WARMUP_FILE}")
+    requests = [each.fitted(signature) for each in recorded.read(directory)]
+    if not requests and (inputs := model.warmup() or _blank(by_author.inputs)) is not None:
+        requests = [v2.Decoded(inputs, (), None)]
+    if not requests:
+        log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {recorded.FILE}")
         return Loaded(model, signature)
     try:
-        wanted = tuple(spec.name for spec in signature.outputs if not spec.lazy) or signature.default_outputs
-        if recorded and signature.takes_parameters:
-            answer = cast(Parametrised, model).predict_with(inputs, wanted, v2.of_the_model(recorded.parameters))
-        else:
-            answer = model.predict(inputs, wanted)
-        outputs = _observed(signature, answer, rows_of(inputs))
+        answers = [_predict(model, signature, request) for request in requests]
+        outputs = _observed(signature, answers[0], rows_of(requests[0].inputs))
     except (Exception, SystemExit) as exc:
         where = _last_line_of(exc, directory)
         said = f"warm-up: the model raised {one_line(exc)}{where}"
-        reason = f"{said}; correct it, or put a request that it accepts into {WARMUP_FILE}"
+        reason = f"{said}; correct it, or put a request that it accepts into {recorded.FILE}"
         raise ModelFailed("MODEL_RAISED", reason) from exc
-    default = signature.default_outputs or tuple(answer)
+    default = signature.default_outputs or tuple(answers[0])
     return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
+
+
+def _predict(model: Model, signature: Signature, request: v2.Decoded) -> Tensors:
+    """Every output that is known, so that each of them is warm and shows its shape."""
+    wanted = tuple(spec.name for spec in signature.outputs if not spec.lazy) or signature.default_outputs
+    if signature.takes_parameters:
+        return cast(Parametrised, model).predict_with(request.inputs, wanted, v2.of_the_model(request.parameters))
+    return model.predict(request.inputs, wanted)
 
 
 def _settled(loaded: Loaded, asked: tuple[str, ...]) -> Loaded:
@@ -174,16 +175,6 @@ def _with_roles(loaded: Loaded) -> Loaded:
 
 def _blank(specs: tuple[TensorSpec, ...]) -> Tensors | None:
     return {spec.name: blank(spec) for spec in specs} or None
-
-
-def _recorded(file: Path, signature: Signature) -> v2.Decoded | None:
-    if not file.is_file():
-        return None
-    try:
-        request = v2.decode(file.read_bytes())
-        return msgspec.structs.replace(request, inputs=fit(signature, request.inputs, request.missing))
-    except RequestError as exc:
-        raise ModelFailed("MODEL_RAISED", f"{file}: {exc.sentence}") from exc
 
 
 def _observed(signature: Signature, answer: Tensors, rows: int | None) -> tuple[TensorSpec, ...]:

@@ -1,7 +1,8 @@
 """One JSON event a line on standard error.
 
 What the model itself prints is left as it is, so a reader tells the two apart by the first character. Must never
-raise: a full disk or a closed pipe behind standard error may not end a prediction.
+raise: a full disk or a closed pipe behind standard error may not end a prediction. A model may close or replace it:
+`hold` keeps a descriptor of our own, so that no event goes astray, into a client's connection at worst.
 """
 
 from __future__ import annotations
@@ -9,10 +10,25 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import os
 import sys
 from typing import Any
 
 import msgspec
+
+_held: int | None = None
+
+
+def hold() -> None:
+    """From here on events go to what standard error is now, whatever becomes of it."""
+    global _held
+    with contextlib.suppress(OSError):
+        _held = os.dup(2)
+
+
+def fileno() -> int:
+    """Where events go: for the stacks that `faulthandler` prints."""
+    return 2 if _held is None else _held
 
 
 def event(name: str, level: str = "info", **fields: Any) -> None:
@@ -40,9 +56,12 @@ class _Events(logging.Handler):
 
 
 def _write(fields: dict[str, Any]) -> None:
-    line = msgspec.json.encode(fields, enc_hook=str).decode()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(line + "\n")
+    line = msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if _held is not None:
+            os.write(_held, line)
+            return
+        sys.stderr.write(line.decode())
         sys.stderr.flush()
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import sys
 
+from worker_image.server import log
 from worker_image.server.batching.runner import Runner
 from worker_image.server.errors import ModelFailed, stuck
 
@@ -26,7 +26,7 @@ async def until_stuck(runner: Runner, timeout_s: float, *, may_restart: bool) ->
     """
     try:
         while may_restart or runner.longest_s() <= timeout_s:
-            faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True)
+            faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True, file=log.fileno())
             await asyncio.sleep(min(MOST_PAUSE_S, timeout_s / 4))
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -35,6 +35,6 @@ async def until_stuck(runner: Runner, timeout_s: float, *, may_restart: bool) ->
 def give_up(runner: Runner, timeout_s: float) -> ModelFailed:
     """Answers whoever waits for the model and shows where it hangs; gives what the process is to end with."""
     error = stuck(timeout_s)
-    faulthandler.dump_traceback(sys.stderr, all_threads=True)
+    faulthandler.dump_traceback(log.fileno(), all_threads=True)
     runner.give_up(error)
     return ModelFailed("PREDICT_TIMEOUT", error.sentence)

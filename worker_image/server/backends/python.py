@@ -173,7 +173,11 @@ def _example(values: Any, dtype: np.dtype[Any] | None) -> Tensor:
 
 
 def _array(value: Any, *, is_bf16: bool) -> Tensor:
-    tensor = np.asarray(value)
+    try:
+        tensor = np.asarray(value)
+    except ValueError as exc:
+        # Of what `predict` raises itself a ValueError is the caller's fault; this is not.
+        raise TypeError(f"predict() returned rows that differ in length ({one_line(exc)})") from exc
     # The second is the type of ml_dtypes, which JAX and others bring: it knows how to become numbers.
     if (is_bf16 and tensor.dtype.kind == "f") or tensor.dtype.name == "bfloat16":
         return narrow(tensor)

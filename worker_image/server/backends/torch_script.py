@@ -12,13 +12,11 @@ from typing import Any
 import torch
 
 from worker_image.server import declared, log
+from worker_image.server import recorded as requests
 from worker_image.server.backends.base import unreadable
 from worker_image.server.backends.torch_program import load_with_operators, named
-from worker_image.server.codecs import v2
-from worker_image.server.errors import ModelFailed, RequestError
 from worker_image.server.tensors import Tensors, TensorSpec, datatype_of, rows_of
 
-WARMUP_FILE = "warmup.json"
 _ADVICE = "it may be truncated or of another format; write it again with torch.jit.save()"
 
 
@@ -28,7 +26,7 @@ def read(file: Path, said: declared.Declared, device: str) -> Script:
     names = tuple(spec.name for spec in said.outputs)
     if said.inputs:
         return Script(module, _in_order(file, arguments, said.inputs), said.inputs, names)
-    recorded = _recorded(file.with_name(WARMUP_FILE))
+    recorded = next((each.request.inputs for each in requests.read(file.parent)), None)
     if recorded is None:
         reason = f"TorchScript does not say what it takes; put it into {declared.FILE} beside the model"
         log.event("signature unknown", level="warning", file=str(file), reason=reason)
@@ -91,17 +89,8 @@ def _in_order(file: Path, arguments: list[str], specs: tuple[TensorSpec, ...]) -
         return dict(zip(names, arguments, strict=True))
     wanted = ", ".join(map(repr, arguments))
     given = ", ".join(map(repr, names))
-    problem = f"forward() takes {wanted}; {declared.FILE} or {WARMUP_FILE} says {given}"
+    problem = f"forward() takes {wanted}; {declared.FILE} or {requests.FILE} says {given}"
     raise unreadable(file, problem, "name one input for each argument")
-
-
-def _recorded(file: Path) -> Tensors | None:
-    if not file.is_file():
-        return None
-    try:
-        return v2.decode(file.read_bytes()).inputs
-    except RequestError as exc:
-        raise ModelFailed("MODEL_RAISED", f"{file}: {exc.sentence}") from exc
 
 
 def _is_batch(script: Script, recorded: Tensors, device: str) -> bool:

@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
     # The server drains before it ends its instances: a signal to the whole group must not end them first.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    log.hold()
     log.route_library_logs()
     to_server: Connection = Connection(connection)
     try:

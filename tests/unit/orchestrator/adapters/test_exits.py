@@ -7,6 +7,7 @@ import json
 import pytest
 
 from orchestrator.adapters._exits import LOG_TAIL_LINES, describe_exit, failure_sentence, memory_text
+from worker_image.server.errors import EXIT_CODES
 
 FAILED = json.dumps({"event": "model failed", "reason": "/model: holds 'a'; put it there", "code": "ARTIFACT_MISSING"})
 
@@ -20,6 +21,7 @@ class TestDescribeExit:
             (64, "the configuration is wrong (exit code 64)"),
             (70, "the model raised while loading or warming up (exit code 70)"),
             (71, "loading took longer than load_timeout_s (exit code 71)"),
+            (72, "a prediction took longer than predict_timeout_s (exit code 72)"),
             (127, "the command of the image was not found (exit code 127)"),
             (137, "killed by SIGKILL (exit code 137)"),
             (139, "killed by SIGSEGV (exit code 139)"),
@@ -40,6 +42,19 @@ class TestDescribeExit:
         end = describe_exit(137, [FAILED], oom_killed=True, memory_bytes=512 * 1024**2)
 
         assert end.reason.startswith("out of memory: it needs more than its limit of 512Mi; raise resources.memory")
+
+    def test_of_a_server_that_gave_a_reason_an_earlier_end_of_a_child_is_none(self) -> None:
+        assert describe_exit(72, [FAILED], oom_killed=True).reason == "/model: holds 'a'; put it there"
+
+    def test_says_that_it_was_stuck_where_its_stack_was_printed(self) -> None:
+        end = describe_exit(1, ["Timeout (0:00:05)!", "Thread 0x1 (most recent call first):", '  File "model.py"'])
+
+        assert end.reason.startswith("stuck in native code for longer than its time allows")
+
+    def test_has_a_sentence_for_every_exit_code_of_the_model_server(self) -> None:
+        reasons = [describe_exit(code, []).reason for code in EXIT_CODES.values()]
+
+        assert not [reason for reason in reasons if reason.startswith("ended")]
 
     def test_keeps_the_last_lines_alone_and_cuts_long_ones(self) -> None:
         end = describe_exit(1, [f"line {n}" for n in range(100)] + ["x" * 10_000])
