@@ -1,8 +1,9 @@
-"""Model files by content: a source (path or fsspec URL) is copied once into a read-only directory named by its SHA-256.
+"""Model files by content: a source is brought once into a read-only directory named by the SHA-256 of its files.
 
 Replicas mount that copy, so that editing or deleting a source never changes what runs. An artifact is there whole or
-not at all (made beside its place, renamed into it). Digests of local files are remembered by path, size, times and
-inode, so that planning an unchanged large model reads nothing.
+not at all (made beside its place, renamed into it). Local files are known again by path, size, times and inode, remote
+ones by what `sources/` tells of their state, so that planning what did not change reads nothing; the content decides.
+`sources/transfer.py` downloads, `sources/unpack.py` opens archives.
 """
 
 from __future__ import annotations
@@ -11,176 +12,294 @@ import contextlib
 import errno
 import os
 import shutil
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import fsspec
-
+from orchestrator.adapters._content import Artifact, ContentStore
 from orchestrator.adapters._digest_cache import DigestCache
-from orchestrator.adapters._locks import file_lock
 from orchestrator.adapters._tree_digest import CHUNK_BYTES, TreeFile, file_digest, tree_digest, tree_files
-from orchestrator.core.errors import NotFoundError, UnavailableError, UserError
+from orchestrator.adapters.sources.memory import Known, SourceMemory, key_of
+from orchestrator.adapters.sources.places import open_remote
+from orchestrator.adapters.sources.remote import Access, ChangedError, Listing, Patience, Remote, Stop
+from orchestrator.adapters.sources.transfer import LOOK_ATTEMPTS, Download, Meter, Report, patiently
+from orchestrator.adapters.sources.unpack import unpack
+from orchestrator.core.errors import UnavailableError, UserError
+from orchestrator.core.sources import Source, archive_suffix, is_remote, path_of_file_url, redacted
 
-_PROGRESS_STEP_BYTES = 256 * 1024 * 1024
+# A source that changes while it is read is read again so often.
+READINGS = 3
+# How long what a plan read is good for its apply, where nothing but the content tells of a change.
+FRESH_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A model's files in the store. `path` is a directory, also for a source that is one file."""
+class Seen:
+    """What a look at a source told: the digest of its content, or "" where only a fetch can tell.
+
+    `size_bytes` is what a fetch would bring, None if unknown. `state` names what was seen, to compare two looks.
+    """
 
     digest: str
-    path: Path
-    size_bytes: int
-
-
-SCRATCH = ".fetch-"
+    size_bytes: int | None = None
+    state: str = ""
 
 
 class ArtifactStore:
     """All artifacts below `root`. Safe for several threads and processes."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, patience: Patience | None = None) -> None:
+        self.content = ContentStore(root)
+        self._patience = patience or Patience()
+        self._stop = Stop()
         self._cache = DigestCache(root / "digests.json")
-        # Fetched by this process: someone is about to refer to them, so `remove_unreferenced` leaves them alone until
-        # they were named in a `keep` once. Guarded by the lock.
-        self._new: set[str] = set()
+        self._memory = SourceMemory(root / "sources.json")
+        # When this process read a remote source to its end, by the source's key. Guarded by the lock.
+        self._read_at: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def digest(self, source: str, base_dir: Path) -> str:
-        """The SHA-256 of the source's content. A remote source is fetched for it, as nothing else tells it surely."""
-        local = local_path(source, base_dir)
-        if local is None:
-            return self.fetch(source, base_dir).digest
-        with _explained(source):
-            return self._digest(_files_of(source, local))
+    def close(self) -> None:
+        """Ends what other threads fetch, soon; what they have is kept for the next process."""
+        self._stop.set()
 
-    def fetch(self, source: str, base_dir: Path, progress: Callable[[str], None] | None = None) -> Artifact:
-        """Copies the source into the store, if it is not there. Raises `UserError` or `UnavailableError`."""
-        say = progress or _silent
-        local = local_path(source, base_dir)
+    def look(self, source: Source, base_dir: Path, access: Access | None = None) -> Seen:
+        """What the source is now, as cheaply as it can be known. Raises `UserError` or `UnavailableError`."""
         with _explained(source):
-            if local is None:
-                return self._fetch_remote(source, say)
-            return self._fetch_local(source, local, say)
+            local = local_path(source.text, base_dir)
+            if local is not None:
+                return Seen(self._look_local(source, local, access or Access()))
+            if found := self._pinned(source):
+                return Seen(found.digest)
+            return self._look_remote(source, access or Access())
+
+    def fetch(
+        self, source: Source, base_dir: Path, access: Access | None = None, report: Report | None = None
+    ) -> Artifact:
+        """Brings the source into the store, if it is not there. Raises `UserError` or `UnavailableError`.
+
+        `report` is told of bytes done and in all, from any thread.
+        """
+        with _explained(source):
+            local = local_path(source.text, base_dir)
+            if local is not None:
+                return self._fetch_local(source, local, access or Access(), report or _silent)
+            if found := self._pinned(source):
+                return found
+            return self._fetch_remote(source, access or Access(), report or _silent)
+
+    @property
+    def root(self) -> Path:
+        return self.content.root
 
     def path(self, digest: str) -> Path:
         """Where a stored artifact lies. Raises `NotFoundError`."""
-        path = self.root / digest
-        if not digest or not path.is_dir():
-            raise NotFoundError(f"artifact {digest[:12]}: not in {self.root}; it was removed; apply again to fetch it")
-        return path
+        return self.content.path(digest)
 
     def find(self, digest: str) -> Artifact | None:
         """What an earlier fetch stored, without looking at its source."""
-        path = self.root / digest
-        if not digest or not path.is_dir():
-            return None
-        return Artifact(digest, path, sum(file.size_bytes for file in tree_files(path)))
+        return self.content.find(digest)
 
     def remove_scratch(self) -> None:
-        """Removes what fetches left that were killed. Only for the one owner of the store, before its first fetch."""
-        for path in self.root.glob(f"{SCRATCH}*"):
-            _remove_tree(path)
+        """Removes what killed fetches left. Only for the one owner of the store, before its first fetch."""
+        self.content.remove_scratch()
 
     def remove_unreferenced(self, keep: set[str]) -> None:
         """Removes what is not in `keep`. The caller knows what runs and what history can roll back to."""
-        with self._lock:
-            self._new -= keep
-            for path in self._artifacts():
-                if path.name not in keep and path.name not in self._new:
-                    _remove_tree(path)
+        self._memory.forget_all_but(self.content.remove_unreferenced(keep))
         self._cache.prune()
 
-    # -- below -------------------------------------------------------------------------------------------------------
+    # -- what is known -------------------------------------------------------------------------------------------
 
-    def _artifacts(self) -> list[Path]:
-        if not self.root.is_dir():
-            return []
-        return [p for p in self.root.iterdir() if p.is_dir() and len(p.name) == 64]
+    def _pinned(self, source: Source) -> Artifact | None:
+        """What is known to have the wanted SHA-256: no source needs to be asked for it."""
+        if not source.sha256:
+            return None
+        known = self._memory.of(source)
+        if known and source.sha256 in (known.file_sha256, known.digest):
+            return self.content.claim(known.digest)
+        return self.content.claim(source.sha256)
+
+    # -- local sources -------------------------------------------------------------------------------------------
+
+    def _look_local(self, source: Source, local: Path, access: Access) -> str:
+        files = _files_of(source, local)
+        if not (suffix := self._is_archive(source, local)):
+            return self._checked(source, self._digest(files), files)
+        archive = self._cache.through(lambda digest_of: digest_of(files[0]))
+        digest = self._memory.unpacked(archive, suffix) or self._fetch_local(source, local, access, _silent).digest
+        _check_pin(source, digest, archive)
+        return digest
+
+    def _fetch_local(self, source: Source, local: Path, access: Access, report: Report) -> Artifact:
+        files = _files_of(source, local)
+        if suffix := self._is_archive(source, local):
+            return self._fetch_archive(source, files[0], suffix, access)
+        digest = self._checked(source, self._digest(files), files)
+        if found := self.content.claim(digest):
+            return found
+        with self.content.once(digest):
+            if found := self.content.find(digest):
+                return found
+            self.content.check_room(f"source {source}", sum(file.size_bytes for file in files))
+            with self.content.scratch() as scratch:
+                self._copy_files(files, scratch, report)
+                copied = tree_digest(tree_files(scratch), lambda file: file_digest(file.path))
+                if copied != digest or _stamps(_files_of(source, local)) != _stamps(files):
+                    raise UserError(f"source {source}: changed while it was copied; let its writer finish; apply again")
+                return self.content.store(scratch, digest)
+
+    def _fetch_archive(self, source: Source, file: TreeFile, suffix: str, access: Access) -> Artifact:
+        archive = self._cache.through(lambda digest_of: digest_of(file))
+        if known := self.content.claim(self._memory.unpacked(archive, suffix)):
+            _check_pin(source, known.digest, archive)
+            return known
+        artifact, read = self._take(source, [(file.name, file.path)], access, is_file=True)
+        if read != archive:
+            raise UserError(f"source {source}: changed while it was read; let its writer finish; apply again")
+        return artifact
+
+    @staticmethod
+    def _is_archive(source: Source, local: Path) -> str:
+        return archive_suffix(local.name) if source.unpack and local.is_file() else ""
 
     def _digest(self, files: list[TreeFile]) -> str:
         return self._cache.through(lambda digest_of: tree_digest(files, digest_of))
 
-    def _fetch_local(self, source: str, local: Path, say: Callable[[str], None]) -> Artifact:
-        files = _files_of(source, local)
-        digest = self._digest(files)
+    def _checked(self, source: Source, digest: str, files: list[TreeFile]) -> str:
+        """The digest of local files, if it is the one that is wanted."""
+        if source.sha256 and source.sha256 != digest:
+            alone = self._cache.through(lambda digest_of: digest_of(files[0])) if len(files) == 1 else ""
+            _check_pin(source, digest, alone)
+        return digest
+
+    def _copy_files(self, files: list[TreeFile], target: Path, report: Report) -> None:
+        meter = Meter(sum(file.size_bytes for file in files), report)
+        for file in files:
+            destination = target / file.name
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            with file.path.open("rb") as reader, destination.open("wb") as writer:
+                while chunk := reader.read(CHUNK_BYTES):
+                    self._stop.check()
+                    writer.write(chunk)
+                    meter.add(len(chunk))
+                writer.flush()
+                os.fsync(writer.fileno())
+
+    # -- remote sources ------------------------------------------------------------------------------------------
+
+    def _look_remote(self, source: Source, access: Access) -> Seen:
+        with self._remote(source, access) as remote:
+            listing = self._listed(source, remote)
+        if digest := self._digest_of_state(source, listing):
+            return Seen(digest, listing.size_bytes, listing.state)
+        if listing.state:
+            return Seen("", listing.size_bytes, listing.state)
+        # Nothing but its content tells whether it changed.
+        return Seen(self._fetch_remote(source, access, _silent, is_fresh=False).digest, listing.size_bytes)
+
+    def _fetch_remote(self, source: Source, access: Access, report: Report, *, is_fresh: bool = True) -> Artifact:
+        """One download a source at a time on this host; who waited for it finds what it brought.
+
+        `is_fresh`: a source whose state cannot be told may be taken as this process read it a moment ago for a plan.
+        """
+        with self.content.once(f"source-{key_of(source)}"), self._remote(source, access) as remote:
+            for _ in range(READINGS):
+                self._stop.check()
+                if found := self._pinned(source):
+                    return found
+                listing = self._listed(source, remote)
+                if known := self.content.claim(self._digest_of_state(source, listing)):
+                    return known
+                if is_fresh and not listing.state and (read := self._just_read(source)):
+                    return read
+                with contextlib.suppress(ChangedError):
+                    return self._bring(source, access, remote, listing, report)
+        raise UserError(f"source {source}: changes again and again while it is fetched; let its writer finish")
+
+    def _bring(self, source: Source, access: Access, remote: Remote, listing: Listing, report: Report) -> Artifact:
+        place = self.content.partial(key_of(source))
+        download = Download(
+            f"source {source}", remote, listing, place, access.max_bytes, self._patience, self._stop, report
+        )
+        brought = download.run()
+        if listing.state and self._listed(source, remote).state != listing.state:
+            raise ChangedError
+        files = [(file.name, path) for file, path in brought]
+        artifact, alone = self._take(source, files, access, listing.is_file)
+        self._memory.learn(source, Known(listing.state, artifact.digest, alone))
         with self._lock:
-            self._new.add(digest)
-            if found := self.find(digest):
-                return found
-        with file_lock(self._lock_dir() / f"{digest}.lock"):
-            if found := self.find(digest):
-                return found
-            self._check_room(source, sum(file.size_bytes for file in files))
-            with self._scratch() as scratch:
-                _copy_files(files, scratch, say)
-                copied = tree_digest(tree_files(scratch), lambda file: file_digest(file.path))
-                if copied != digest or _stamps(_files_of(source, local)) != _stamps(files):
-                    raise UserError(f"source {source}: changed while it was copied; let its writer finish; apply again")
-                return self._store(scratch, digest)
-
-    def _fetch_remote(self, source: str, say: Callable[[str], None]) -> Artifact:
-        say(f"fetching {source}")
-        with self._scratch() as scratch:
-            _download(source, scratch)
-            files = tree_files(scratch)
-            _check_content(source, files)
-            digest = tree_digest(files, lambda file: file_digest(file.path))
-            with self._lock:
-                self._new.add(digest)
-            with file_lock(self._lock_dir() / f"{digest}.lock"):
-                return self.find(digest) or self._store(scratch, digest)
-
-    def _store(self, scratch: Path, digest: str) -> Artifact:
-        _make_read_only(scratch)
-        final = self.root / digest
-        os.rename(scratch, final)
-        # Renaming a directory needs write permission on it (its `..` changes), so its own mode comes last.
-        os.chmod(final, 0o555)
-        _sync_directory(self.root)
-        stored = self.find(digest)
-        assert stored is not None
-        return stored
-
-    def _lock_dir(self) -> Path:
-        return self.root / ".locks"
+            self._read_at[key_of(source)] = time.monotonic()
+        shutil.rmtree(place)
+        return artifact
 
     @contextlib.contextmanager
-    def _scratch(self) -> Iterator[Path]:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=self.root))
+    def _remote(self, source: Source, access: Access) -> Iterator[Remote]:
+        remote = open_remote(source.text, access)
         try:
-            yield scratch
+            yield remote
         finally:
-            if scratch.exists():
-                _remove_tree(scratch)
+            remote.close()
 
-    def _check_room(self, source: str, size_bytes: int) -> None:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.root).free
-        if size_bytes > free:
-            raise UnavailableError(
-                f"source {source}: {size_bytes:,} bytes, but {free:,} are free under {self.root}; free some disk space"
-            )
+    def _listed(self, source: Source, remote: Remote) -> Listing:
+        patience = replace(self._patience, attempts=min(LOOK_ATTEMPTS, self._patience.attempts))
+        listing = patiently(remote.listing, f"source {source}", patience, self._stop)
+        _check_listing(source, listing)
+        return listing
+
+    def _digest_of_state(self, source: Source, listing: Listing) -> str:
+        """The digest that the source had in the state that was listed now, "" if that was never fetched."""
+        known = self._memory.of(source)
+        if known is None or not listing.state or known.state != listing.state:
+            return ""
+        _check_pin(source, known.digest, known.file_sha256)
+        return known.digest
+
+    def _just_read(self, source: Source) -> Artifact | None:
+        known = self._memory.of(source)
+        with self._lock:
+            read_at = self._read_at.get(key_of(source))
+        if known is None or read_at is None or time.monotonic() - read_at > FRESH_S:
+            return None
+        return self.content.claim(known.digest)
+
+    # -- into the store ------------------------------------------------------------------------------------------
+
+    def _take(
+        self, source: Source, files: list[tuple[str, Path]], access: Access, is_file: bool
+    ) -> tuple[Artifact, str]:
+        """Makes an artifact of files that lie on this disk, unpacked if they are an archive; with the SHA-256 of the
+        one file, "" if the source is none.
+        """
+        name = files[0][0] if is_file else ""
+        suffix = archive_suffix(name) if source.unpack else ""
+        alone = file_digest(files[0][1]) if is_file else ""
+        with self.content.scratch() as scratch:
+            if suffix:
+                unpack(f"source {source}", files[0][1], name, scratch, access.max_bytes, self._stop)
+            else:
+                _link_files(files, scratch)
+            found = tree_files(scratch)
+            _check_content(source, found)
+            digest = tree_digest(found, lambda file: alone if is_file and not suffix else file_digest(file.path))
+            _check_pin(source, digest, alone)
+            if suffix:
+                self._memory.learn_unpacked(alone, suffix, digest)
+            with self.content.once(digest):
+                return self.content.claim(digest) or self.content.store(scratch, digest), alone
 
 
 def local_path(source: str, base_dir: Path) -> Path | None:
-    """The path that `source` names, relative ones from `base_dir` (the manifest's); None for a remote URL."""
-    parts = urlsplit(source)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if "://" in source or "::" in source:
+    """The path that `source` names, relative ones from `base_dir` (the manifest's); None for a remote one."""
+    if is_remote(source):
         return None
+    if source.lower().startswith("file:"):
+        return Path(path_of_file_url(source))
     return base_dir / Path(source).expanduser()
 
 
-def _files_of(source: str, local: Path) -> list[TreeFile]:
+def _files_of(source: Source, local: Path) -> list[TreeFile]:
     if not local.exists() and not local.is_symlink():
         raise UserError(
             f"source {source}: {local} does not exist; a source is a file, a directory or a URL; correct it"
@@ -190,7 +309,7 @@ def _files_of(source: str, local: Path) -> list[TreeFile]:
     return files
 
 
-def _check_content(source: str, files: list[TreeFile]) -> None:
+def _check_content(source: Source, files: list[TreeFile]) -> None:
     if not files:
         raise UserError(f"source {source}: an empty directory; it must hold the model's files; put them there")
     if all(file.size_bytes == 0 for file in files):
@@ -203,96 +322,61 @@ def _stamps(files: list[TreeFile]) -> list[tuple[str, tuple[int, int, int, int]]
     return [(file.name, file.stamp) for file in files]
 
 
-def _copy_files(files: list[TreeFile], target: Path, say: Callable[[str], None]) -> None:
-    total = sum(file.size_bytes for file in files)
-    done = said = 0
-    say(f"copying {len(files)} {'file' if len(files) == 1 else 'files'}, {total / 1e6:,.1f} MB")
-    for file in files:
-        destination = target / file.name
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with file.path.open("rb") as reader, destination.open("wb") as writer:
-            while chunk := reader.read(CHUNK_BYTES):
-                writer.write(chunk)
-                done += len(chunk)
-                if done - said >= _PROGRESS_STEP_BYTES:
-                    said = done
-                    say(f"copied {done / 1e9:.1f} of {total / 1e9:.1f} GB")
-            writer.flush()
-            os.fsync(writer.fileno())
+def _check_listing(source: Source, listing: Listing) -> None:
+    """Names come from elsewhere: none may lead out of the artifact, or be a file and a folder at once."""
+    if not listing.files:
+        raise UserError(f"source {source}: nothing is there; it must hold the model's files; correct the address")
+    names = {file.name for file in listing.files}
+    for file in listing.files:
+        parts = file.name.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in file.name or len(names) < len(listing.files):
+            raise UserError(f"source {source}: {file.name!r} is no name of a file here; rename it there")
+        if any("/".join(parts[:depth]) in names for depth in range(1, len(parts))):
+            raise UserError(f"source {source}: {file.name!r} lies in what is a file too; rename one of them there")
 
 
-def _download(source: str, target: Path) -> None:
-    filesystem, path = _remote(source)
-    if filesystem.isdir(path):
-        # The separator says: what is inside, not the directory itself.
-        filesystem.get(path.rstrip("/") + "/", f"{target}/", recursive=True)
-    elif filesystem.exists(path):
-        filesystem.get_file(path, str(target / path.rstrip("/").rpartition("/")[2]))
-    else:
-        raise UserError(f"source {source}: does not exist there, or may not be seen with these credentials; correct it")
-
-
-def _remote(source: str) -> tuple[Any, str]:
-    try:
-        filesystem, path = fsspec.core.url_to_fs(source)
-    except ImportError as exc:
-        raise UserError(f"source {source}: {exc}; `pip install` that package beside modelfleet") from exc
-    except ValueError as exc:
+def _check_pin(source: Source, digest: str, file_sha256: str) -> None:
+    """For one file the wanted SHA-256 is what `sha256sum` prints, for a folder (and for a file too) our own digest."""
+    if source.sha256 and source.sha256 not in (digest, file_sha256):
         raise UserError(
-            f"source {source}: {exc}; use a path or a URL that fsspec knows (s3://, gs://, https://)"
-        ) from exc
-    return filesystem, str(path)
+            f"source {source}: its SHA-256 is {file_sha256 or digest}, and the manifest wants {source.sha256}; put the "
+            f"right content there, or correct `sha256`"
+        )
+
+
+def _link_files(files: list[tuple[str, Path]], target: Path) -> None:
+    """Into `target` without copying: the download stays whole until the artifact is stored."""
+    for name, path in files:
+        destination = target / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, destination)
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+            shutil.copyfile(path, destination)
 
 
 @contextlib.contextmanager
-def _explained(source: str) -> Iterator[None]:
-    """Errors of disks and remote stores, which come in many types, as a sentence with whose fault it is."""
+def _explained(source: Source) -> Iterator[None]:
+    """Errors of this disk as a sentence with whose fault it is."""
     try:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UnavailableError(f"source {source}: the disk is full; free some space and apply again") from exc
+            raise UnavailableError(
+                f"source {source}: the disk is full; free some space and apply again: a download goes on where it "
+                f"stopped"
+            ) from exc
         if exc.errno in (errno.EACCES, errno.EPERM):
             raise UserError(
                 f"source {source}: {exc.filename or ''} may not be read; give its reader permission"
             ) from exc
         if exc.errno == errno.ENOENT:
             raise UserError(f"source {source}: {exc.filename or ''} was not found; correct the path") from exc
-        raise UnavailableError(f"source {source}: could not be read: {exc}; try again, or correct the source") from exc
-    except (UserError, UnavailableError):
-        raise
-    except Exception as exc:
-        # fsspec's back ends raise their own libraries' types; the list would never be complete.
-        raise UnavailableError(
-            f"source {source}: could not be fetched: {exc}; see its credentials and address"
-        ) from exc
+        said = redacted(str(exc))
+        raise UnavailableError(f"source {source}: could not be read: {said}; try again, or correct the source") from exc
 
 
-def _make_read_only(root: Path) -> None:
-    """0444 and 0555: readable by a container's user, writable by nobody. The root itself is left to the caller."""
-    for directory, _, names in os.walk(root, topdown=False):
-        for name in names:
-            os.chmod(os.path.join(directory, name), 0o444)
-        if Path(directory) != root:
-            os.chmod(directory, 0o555)
-
-
-def _remove_tree(root: Path) -> None:
-    hidden = root.with_name(f".removed-{root.name.lstrip('.')}")
-    os.chmod(root, 0o700)
-    os.rename(root, hidden)
-    for directory, _, _ in os.walk(hidden):
-        os.chmod(directory, 0o700)
-    shutil.rmtree(hidden)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _silent(sentence: str) -> None:
+def _silent(done_bytes: int, total_bytes: int | None) -> None:
     """Progress for nobody."""

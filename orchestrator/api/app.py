@@ -29,6 +29,7 @@ from orchestrator.config import VERSION
 from orchestrator.core import diff
 from orchestrator.core.entities import VersionKey
 from orchestrator.core.errors import FleetError, NotFoundError, UserError
+from orchestrator.core.sources import redacted
 from orchestrator.loops.control import ControlPlane
 from orchestrator.manifest import ManifestError
 
@@ -149,7 +150,7 @@ async def describe(control: Control, model: str) -> schemas.ModelDescription:
         model=found[model],
         settings=diff.settings_in_words(desired) if desired else {},
         version_settings={name: diff.version_settings_in_words(each) for name, each in versions.items()},
-        manifest=section,
+        manifest=redacted(section),
         events=[views.event_view(e) for e in control.store.events(model=model, limit=20)],
         urls={"v2": f"{base}/v2/models/{model}/infer", "v1": f"{base}/v1/models/{model}:predict"},
     )

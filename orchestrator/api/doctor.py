@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 
+from orchestrator.adapters.sources.places import readable_in_words
 from orchestrator.api.schemas import Check
 from orchestrator.core.errors import FleetError
 from orchestrator.loops.control import ControlPlane
@@ -13,7 +14,13 @@ LEAST_FREE_BYTES = 2 * 1024**3
 
 
 async def examine(control: ControlPlane) -> list[Check]:
-    return [await asyncio.to_thread(_engine, control), await _gateway(control), _disk(control), _convergence(control)]
+    return [
+        await asyncio.to_thread(_engine, control),
+        await _gateway(control),
+        _disk(control),
+        _sources(),
+        _convergence(control),
+    ]
 
 
 def _engine(control: ControlPlane) -> Check:
@@ -47,6 +54,10 @@ def _disk(control: ControlPlane) -> Check:
     return Check(
         name="disk", ok=free >= LEAST_FREE_BYTES, detail=detail, remedy="" if free >= LEAST_FREE_BYTES else remedy
     )
+
+
+def _sources() -> Check:
+    return Check(name="sources", ok=True, detail=readable_in_words())
 
 
 def _convergence(control: ControlPlane) -> Check:

@@ -187,6 +187,16 @@ class VersionProgress(Schema):
     reason: str = ""
 
 
+class FetchProgress(Schema):
+    """How far a source is on its way. `total_bytes` None: nobody knows how much it is."""
+
+    model: str
+    version: str
+    source: str
+    done_bytes: int
+    total_bytes: int | None = None
+
+
 class OperationStatus(Schema):
     """An apply, rollback or delete under way or ended. `step` is what it does now, in a sentence.
 
@@ -204,6 +214,7 @@ class OperationStatus(Schema):
     error: str = ""
     diagnostics: list[Diagnostic] = []
     versions: list[VersionProgress] = []
+    fetching: list[FetchProgress] = []
 
 
 class Revision(Schema):

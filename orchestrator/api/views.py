@@ -17,6 +17,7 @@ from orchestrator.core.entities import DesiredVersion, Replica, VersionKey
 from orchestrator.core.keys import Key
 from orchestrator.core.plan import Verdict
 from orchestrator.core.roster import ejected
+from orchestrator.core.sources import redacted
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.control import ControlPlane
 
@@ -81,7 +82,7 @@ def _sources(revision: StoredRevision | None) -> dict[VersionKey, str]:
         return {}
     manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
     return {
-        VersionKey(m, v): config.source or config.image or ""
+        VersionKey(m, v): redacted(config.source or config.image or "")
         for m, model in manifest.models.items()
         for v, config in model.versions.items()
     }
@@ -177,6 +178,7 @@ def operation_status(control: ControlPlane, operation: StoredOperation) -> schem
         error=operation.error,
         diagnostics=msgspec.json.decode(operation.diagnostics),
         versions=_progress(control) if operation.state != "preparing" else [],
+        fetching=_fetching(control) if operation.state == "preparing" else [],
     )
 
 
@@ -201,6 +203,19 @@ def _progress(control: ControlPlane) -> list[schemas.VersionProgress]:
     ]
 
 
+def _fetching(control: ControlPlane) -> list[schemas.FetchProgress]:
+    return [
+        schemas.FetchProgress(
+            model=each.key.model,
+            version=each.key.version,
+            source=each.source,
+            done_bytes=each.done_bytes,
+            total_bytes=each.total_bytes,
+        )
+        for each in control.operations.fetching.values()
+    ]
+
+
 def revision_view(revision: StoredRevision, current: int, *, whole: bool = False) -> schemas.Revision:
     return schemas.Revision(
         revision=revision.revision,
@@ -210,7 +225,7 @@ def revision_view(revision: StoredRevision, current: int, *, whole: bool = False
         summary=revision.summary,
         current=revision.revision == current,
         state=cast(schemas.OperationState, revision.state),
-        manifest=revision.manifest if whole else "",
+        manifest=redacted(revision.manifest) if whole else "",
     )
 
 

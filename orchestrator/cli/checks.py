@@ -148,6 +148,13 @@ def _answers(port: int) -> bool:
     return True
 
 
+def sources() -> Record:
+    """Which of the optional client libraries are installed."""
+    from orchestrator.adapters.sources.places import readable_in_words
+
+    return check("sources", True, readable_in_words())
+
+
 def docker_engine() -> list[Record]:
     """Whether a Docker Engine answers, and whether its clock is ours."""
     import docker

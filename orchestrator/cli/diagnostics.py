@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.screen import Screen
+from orchestrator.core.sources import redacted
 
 if TYPE_CHECKING:
     from orchestrator.cli.errors import Diagnostic
@@ -29,7 +30,7 @@ def _show_source(screen: Screen, each: Diagnostic, lines: dict[str, list[str]]) 
     if not 1 <= each.line <= len(source):
         return
     # A tab is as wide as the terminal likes; one column for it keeps the caret below its character.
-    text = source[each.line - 1].replace("\t", " ")
+    text = redacted(source[each.line - 1].replace("\t", " "))
     first = max(0, each.column - _WIDEST_SOURCE // 2)
     gutter = f"{each.line:>6} | "
     screen.long_line((gutter, "dim"), text[first : first + _WIDEST_SOURCE])

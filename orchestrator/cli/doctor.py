@@ -41,7 +41,7 @@ def _examine(session: Session) -> list[schemas.Check]:
         remote, engine = [], "docker"
         found.append(checks.check("admin API", False, exc.message, exc.hint))
     if not remote:
-        found += [checks.disk(session.state_dir), *checks.ports(session.state_dir)]
+        found += [checks.disk(session.state_dir), *checks.ports(session.state_dir), checks.sources()]
     if engine == "docker":
         found += checks.docker_engine()
     theirs = {each.name for each in remote}

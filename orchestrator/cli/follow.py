@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import words
@@ -121,17 +121,28 @@ class _Lines:
     session: Session
     step: str = ""
     versions: dict[str, str] | None = None
+    fetched: dict[str, int] = field(default_factory=dict)
 
     def show(self, operation: schemas.OperationStatus) -> None:
         if operation.step and operation.step != self.step:
             self.step = operation.step
             self.session.out.line(f"{operation.state}: {operation.step}")
+        for fetch in operation.fetching:
+            self._show_fetch(fetch)
         known = self.versions = self.versions or {}
         for each in operation.versions:
             name, now = f"{each.model}@{each.version}", f"{each.ready}/{each.desired} {each.state}"
             if known.get(name) != now:
                 known[name] = now
                 self.session.out.line(f"  {name}  {now}{f': {each.reason}' if each.reason else ''}")
+
+    def _show_fetch(self, fetch: schemas.FetchProgress) -> None:
+        """A line for each tenth of the bytes, or each gigabyte where nobody knows how many there are."""
+        name, step = f"{fetch.model}@{fetch.version}", (fetch.total_bytes or 10**10) / 10
+        tenth = int(fetch.done_bytes / step) if step else 10
+        if self.fetched.get(name) != tenth:
+            self.fetched[name] = tenth
+            self.session.out.line(f"  {name}  {words.fetched(fetch.done_bytes, fetch.total_bytes)}: {fetch.source}")
 
 
 class _Bars:
@@ -173,11 +184,23 @@ class _Bars:
 
     def show(self, operation: schemas.OperationStatus) -> None:
         self._step.update(self._step_task, description=f"{operation.state}: {operation.step}")
+        for fetch in operation.fetching:
+            self._show_fetch(fetch)
         for each in operation.versions:
             name = f"{each.model}@{each.version}"
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(name, total=max(1, each.desired), note="")
             self._advance(self._tasks[name], each)
+
+    def _show_fetch(self, fetch: schemas.FetchProgress) -> None:
+        """The same bar that later fills with ready replicas: one line a version."""
+        name = f"{fetch.model}@{fetch.version}"
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=None, note="")
+        note = words.fetched(fetch.done_bytes, fetch.total_bytes)
+        self._progress.update(
+            self._tasks[name], total=fetch.total_bytes, completed=fetch.done_bytes, note=note[: self._room]
+        )
 
     def _advance(self, task: TaskID, each: schemas.VersionProgress) -> None:
         note = f"{each.ready}/{each.desired} {each.state}"

@@ -48,6 +48,14 @@ def size(count: int) -> str:
     return str(count)
 
 
+def fetched(done_bytes: int, total_bytes: int | None) -> str:
+    """`1.2 of 5.0 GB`; in the unit of the whole where that is known."""
+    whole = total_bytes if total_bytes is not None else done_bytes
+    unit, factor = next(((u, f) for u, f in (("GB", 10**9), ("MB", 10**6)) if whole >= f), ("kB", 10**3))
+    done = f"{done_bytes / factor:.1f}"
+    return f"{done} {unit}" if total_bytes is None else f"{done} of {total_bytes / factor:.1f} {unit}"
+
+
 def clock(at: float) -> str:
     """Local time, with the date where it is not today's."""
     local = time.localtime(at)

@@ -23,6 +23,7 @@ from orchestrator.core.entities import (
     Resources,
     RouteSettings,
 )
+from orchestrator.core.sources import is_unfetched
 from orchestrator.core.states import LIVE
 
 Symbol = Literal["+", "~", "-"]
@@ -86,7 +87,7 @@ def _of_version(before: DesiredVersion | None, after: DesiredVersion, observed: 
     is_replaced = before.digest != after.digest
     if is_replaced:
         causes = [*spec_changes(before.spec, after.spec), *scaled]
-        yield Change("~", target, _replace_sentence(before, after), "; ".join([*causes, _spec(after)]))
+        yield Change("~", target, _replace_sentence(before, after), "; ".join([*causes, *_spec(after)]))
     elif scaled:
         yield Change("~", target, _scale_sentence(before, after), scaled[0])
     settings = [
@@ -107,7 +108,7 @@ def _added(after: DesiredVersion, observed: Observed) -> Change:
         sentence = f"adopt {_replicas(adopted)} already running" + (f", {sentence}" if adopted < after.replicas else "")
     source = [f"source {_short(after.spec.artifact)}"] if after.spec.artifact else []
     backend = after.spec.backend or f"image {_short(after.spec.runtime)}"
-    cause = ["new version", f"replicas {after.replicas}", backend, *source, _spec(after)]
+    cause = ["new version", f"replicas {after.replicas}", backend, *source, *_spec(after)]
     return Change("+", str(after.key), sentence, ", ".join(cause))
 
 
@@ -176,6 +177,9 @@ def _group(value: object) -> str:
 def spec_changes(before: ReplicaSpec, after: ReplicaSpec) -> list[str]:
     """A phrase for every field of the spec that differs."""
     differing = [f.name for f in fields(ReplicaSpec) if getattr(before, f.name) != getattr(after, f.name)]
+    if is_unfetched(after.artifact) and after.backend and before.backend == after.backend:
+        # A runtime may rest on the source's own requirements, which nobody has seen yet.
+        differing = [name for name in differing if name != "runtime"]
     return [phrase for name in differing for phrase in _phrases(name, getattr(before, name), getattr(after, name))]
 
 
@@ -246,8 +250,9 @@ def _short(value: str) -> str:
     return value or "none"
 
 
-def _spec(version: DesiredVersion) -> str:
-    return f"spec {version.digest[:SHOWN_DIGITS]}"
+def _spec(version: DesiredVersion) -> list[str]:
+    """Not known before the source is fetched."""
+    return [] if is_unfetched(version.spec.artifact) else [f"spec {version.digest[:SHOWN_DIGITS]}"]
 
 
 def _pairs(mapping: Mapping[str, object]) -> str:

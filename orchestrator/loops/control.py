@@ -134,6 +134,7 @@ class ControlPlane:
     async def down(self) -> None:
         """Ends every replica, the gateway, and what the engine made for this cluster. Then `run` returns."""
         self.loop.frozen = True
+        self.preparer.close()
         await self.operations.close()
         await self.executor.close()
         self.journal.record("cluster_down", "replicas and gateway end, as asked")
@@ -157,6 +158,7 @@ class ControlPlane:
     async def _dismantle(self) -> None:
         """Ends the loops; what runs goes on."""
         self._engine_stopped.set()
+        self.preparer.close()
         await self.operations.close()
         await self._tasks.cancel()
         await self.executor.close()

@@ -31,6 +31,7 @@ from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.prepare import Prepared, Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.sources import Fetching, Watcher
 from orchestrator.loops.tasks import TaskGroup
 from orchestrator.manifest import ManifestError
 
@@ -80,6 +81,8 @@ class Operations:
         self._tasks = TaskGroup("operation")
         self._preparing: str | None = None
         self.changed = Signal()
+        # What the operation that prepares fetches now, by the version that asked first.
+        self.fetching: dict[VersionKey, Fetching] = {}
 
     # -- plans ----------------------------------------------------------------------------------------------
 
@@ -184,6 +187,7 @@ class Operations:
             return
         finally:
             self._preparing = None
+            self.fetching = {}
         revision = self._store.add_revision(
             operation=operation.id, kind=request.kind, file=request.file, base_dir=request.base_dir,
             summary=request.summary, manifest=request.text, desired=desired,
@@ -212,16 +216,19 @@ class Operations:
         def step(sentence: str) -> None:
             runner.call_soon_threadsafe(self._step, operation.id, sentence)
 
+        def fetching(progress: Fetching) -> None:
+            runner.call_soon_threadsafe(self._note, operation.id, progress)
+
         runner = asyncio.get_running_loop()
         await self._keeper.ensure()
         if request.from_revision is not None:
             return await self._on_thread(self._restore, request, step)
-        return await self._on_thread(self._fetch, request, step)
+        return await self._on_thread(self._fetch, request, Watcher(step, fetching))
 
-    def _fetch(self, request: Request, step: Callable[[str], None]) -> Desired:
+    def _fetch(self, request: Request, watcher: Watcher) -> Desired:
         manifest = self._preparer.load(request.text, request.file, Path(request.base_dir))
         self._check_listener(manifest)
-        return self._preparer.fetch(manifest, step).desired
+        return self._preparer.fetch(manifest, watcher).desired
 
     def _restore(self, request: Request, step: Callable[[str], None]) -> Desired:
         """What a stored revision desired, to the byte: sources are not read again."""
@@ -251,6 +258,12 @@ class Operations:
     def _step(self, operation: str, sentence: str) -> None:
         self._store.update_operation(operation, step=sentence)
         self.changed.notify()
+
+    def _note(self, operation: str, progress: Fetching) -> None:
+        """Bytes are not stored: a new process counts its own."""
+        if operation == self._preparing:
+            self.fetching[progress.key] = progress
+            self.changed.notify()
 
     def _fail(self, operation: StoredOperation, error: FleetError) -> None:
         diagnostics = error.diagnostics if isinstance(error, ManifestError) else ()

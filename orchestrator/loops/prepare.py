@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator import manifest as manifests
-from orchestrator.adapters.artifacts import ArtifactStore
+from orchestrator.adapters.artifacts import ArtifactStore, local_path
 from orchestrator.adapters.engine import Engine, RuntimeRequest
 from orchestrator.adapters.gateway import Listener
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.config import Config
 from orchestrator.core.entities import Desired, DesiredModel, VersionKey
 from orchestrator.core.errors import ConflictError, FleetError
+from orchestrator.core.sources import unfetched
 from orchestrator.loops.desired import Resolved, build
+from orchestrator.loops.sources import Watcher, fetch_all, located, look_at_all, secret_value, versions_of
 from orchestrator.manifest import Manifest, ManifestError, VersionConfig
 
-PARALLEL_FETCHES = 4
 REQUIREMENTS = "requirements.txt"
 
 Step = Callable[[str], None]
@@ -60,24 +60,24 @@ class Preparer:
 
     def resolve(self, manifest: Manifest) -> Prepared:
         """The desired state as an apply would make it, without fetching or building anything."""
-        artifacts = {key: self._artifacts.digest(v.source, manifest.base_dir)
-                     for key, v in versions_of(manifest) if v.source}  # fmt: skip
-        runtimes = {key: self._engine.runtime_id(self._runtime(manifest, v))
+        seen = look_at_all(self._artifacts, manifest)
+        stored = {key: self._artifacts.find(each.digest) for key, each in seen.items()}
+        paths = {key: artifact.path for key, artifact in stored.items() if artifact}
+        runtimes = {key: self._engine.runtime_id(self._runtime(manifest, v, paths.get(key)))
                     for key, v in versions_of(manifest)}  # fmt: skip
-        resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
+        digests = {key: each.digest or unfetched(each.size_bytes, each.state) for key, each in seen.items()}
+        resolved = Resolved(digests, runtimes, self._secrets(manifest))
         return Prepared(manifest, build(manifest, resolved), self._warnings(manifest))
 
-    def fetch(self, manifest: Manifest, step: Step) -> Prepared:
+    def fetch(self, manifest: Manifest, watcher: Watcher) -> Prepared:
         """Fetches every source and builds every runtime, a few at a time, then resolves. Raises `FleetError`."""
-        versions = list(versions_of(manifest))
-        with ThreadPoolExecutor(PARALLEL_FETCHES, thread_name_prefix="fetch") as pool:
-            fetched = dict(pool.map(lambda item: self._fetch_source(manifest, item[0], item[1], step), versions))
+        fetched = fetch_all(self._artifacts, manifest, watcher)
         runtimes = {}
-        for key, version in versions:
-            source = fetched[key]
-            request = self._runtime(manifest, version, source[1] if source else None)
-            runtimes[key] = self._ensure_runtime(manifest, key, request, step)
-        artifacts = {key: source[0] for key, source in fetched.items() if source}
+        for key, version in versions_of(manifest):
+            source = fetched.get(key)
+            request = self._runtime(manifest, version, source.path if source else None)
+            runtimes[key] = self._ensure_runtime(manifest, key, request, watcher.step)
+        artifacts = {key: source.digest for key, source in fetched.items()}
         resolved = Resolved(artifacts, runtimes, self._secrets(manifest))
         return Prepared(manifest, build(manifest, resolved), self._warnings(manifest))
 
@@ -96,6 +96,10 @@ class Preparer:
                         f"apply the manifest again instead"
                     )
 
+    def close(self) -> None:
+        """Ends what is being fetched; the next process goes on with it."""
+        self._artifacts.close()
+
     def locate(self, digest: str) -> Path:
         return self._artifacts.path(digest)
 
@@ -103,23 +107,11 @@ class Preparer:
         """Removes artifacts that no desired state in `keep` names."""
         self._artifacts.remove_unreferenced({v.spec.artifact for d in keep for v in d.versions().values()})
 
-    def _fetch_source(
-        self, manifest: Manifest, key: VersionKey, version: VersionConfig, step: Step
-    ) -> tuple[VersionKey, tuple[str, Path] | None]:
-        if not version.source:
-            return key, None
-        step(f"reading the source of {key}: {version.source}")
-        try:
-            artifact = self._artifacts.fetch(version.source, manifest.base_dir, None)
-        except FleetError as exc:
-            raise self._located(manifest, key, "source", exc) from exc
-        return key, (artifact.digest, artifact.path)
-
     def _ensure_runtime(self, manifest: Manifest, key: VersionKey, request: RuntimeRequest, step: Step) -> str:
         try:
             return self._engine.ensure_runtime(request, lambda sentence: step(f"{key}: {sentence}"))
         except FleetError as exc:
-            raise self._located(manifest, key, "image" if request.image else "backend", exc) from exc
+            raise located(manifest, key, "image" if request.image else "backend", exc) from exc
 
     def _runtime(self, manifest: Manifest, version: VersionConfig, artifact: Path | None = None) -> RuntimeRequest:
         if version.image:
@@ -129,8 +121,8 @@ class Preparer:
 
     def _requirements(self, version: VersionConfig, base_dir: Path, artifact: Path | None) -> bytes:
         """The version's own requirements: from the fetched artifact, or before that from a local source."""
-        if artifact is None and version.source and "://" not in version.source:
-            artifact = base_dir / version.source
+        if artifact is None and version.source:
+            artifact = local_path(version.source, base_dir)
         if artifact is None:
             return b""
         file = artifact / REQUIREMENTS
@@ -138,17 +130,11 @@ class Preparer:
 
     def _secrets(self, manifest: Manifest) -> dict[VersionKey, dict[str, str]]:
         return {
-            key: {name: self._state.keep_secret(self._secret_value(ref, manifest.base_dir))
+            key: {name: self._state.keep_secret(secret_value(ref, manifest.base_dir))
                   for name, ref in version.secrets.items()}
             for key, version in versions_of(manifest)
             if version.secrets
         }  # fmt: skip
-
-    @staticmethod
-    def _secret_value(ref: manifests.SecretRef, base_dir: Path) -> str:
-        if ref.file is not None:
-            return (base_dir / ref.file).read_text().rstrip("\n")
-        return os.environ[ref.env or ""]
 
     def _check_cluster(self, manifest: Manifest) -> None:
         if manifest.says("cluster") and manifest.cluster != self._cluster and not self._config.cluster:
@@ -169,17 +155,6 @@ class Preparer:
         if manifest.says("cluster") and manifest.cluster != self._cluster:
             warnings.append(f"cluster: the manifest says {manifest.cluster}, --cluster {self._cluster} overrides it")
         return tuple(warnings)
-
-    @staticmethod
-    def _located(manifest: Manifest, key: VersionKey, field: str, error: FleetError) -> FleetError:
-        """The same error, with the place in the manifest that caused it, when the user can mend it there."""
-        if not 400 <= error.status < 500 or isinstance(error, ConflictError):
-            return error
-        return ManifestError((manifest.diagnostic(("models", key.model, "versions", key.version, field), str(error)),))
-
-
-def versions_of(manifest: Manifest) -> list[tuple[VersionKey, VersionConfig]]:
-    return [(VersionKey(m, v), c) for m, model in manifest.models.items() for v, c in model.versions.items()]
 
 
 def listener_of(manifest: Manifest, config: Config) -> Listener:

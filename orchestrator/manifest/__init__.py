@@ -14,18 +14,20 @@ from orchestrator.manifest.model import (
     ModelConfig,
     ResourcesConfig,
     ScalingConfig,
-    SecretRef,
     VersionConfig,
 )
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.schema import json_schema
+from orchestrator.manifest.secrets import SecretRef
 from orchestrator.manifest.serving import BatchingConfig, CacheConfig, SloConfig
+from orchestrator.manifest.sources import CredentialConfig, SourcesConfig
 from orchestrator.manifest.world import check_gateway, check_world
 
 __all__ = [
     "AccessLogConfig",
     "BatchingConfig",
     "CacheConfig",
+    "CredentialConfig",
     "Diagnostic",
     "GatewayConfig",
     "ImagesConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "SecretRef",
     "ShadowConfig",
     "SloConfig",
+    "SourcesConfig",
     "TlsConfig",
     "VersionConfig",
     "check_gateway",

@@ -9,27 +9,24 @@ the JSON Schema and the check of docs/MANIFEST.md follow from it. Rules that spa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 
 from orchestrator.backends import BACKENDS, Backend
+from orchestrator.core.sources import is_remote, path_of_file_url
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
 from orchestrator.manifest.gateway import GatewayConfig
 from orchestrator.manifest.groups import Group, ListOf, MapOf, OrNull, setting
-from orchestrator.manifest.kinds import DAY_S, GI, INVALID, MI, Choice, Flag, Integer, Json, Number, Report, Size, Text
+from orchestrator.manifest.kinds import DAY_S, GI, MI, Choice, Flag, Integer, Number, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
+from orchestrator.manifest.secrets import ENV_NAME, SecretKind, SecretRef
 from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, CacheConfig, SloConfig
+from orchestrator.manifest.sources import SourcesConfig, SourceText
 
 NAME = Text("lower-case letters, digits and . _ - between them, at most 63", r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", 63)
 VERSION_NAME = Text("letters, digits and . _ - after the first, at most 63", r"[A-Za-z0-9][A-Za-z0-9._-]*", 63)
-ENV_NAME = Text(
-    "letters, digits and _, not beginning with a digit or with MODELFLEET_, which is ours",
-    r"(?!MODELFLEET_)[A-Za-z_][A-Za-z0-9_]*",
-    255,
-)
 ENV_VALUE = Text('one value, such as "1" or "" for the empty one', r"[^\x00]*", 32_768)
 OUTPUT_NAME = Text("the model's outputs, such as predict or predict_proba", longest=255)
 IMAGE = Text("the name of an image, such as registry.example/team/model:3", r"[^\s\x00-\x1f\x7f]+", 255)
@@ -54,54 +51,23 @@ class ScalingConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretRef:
-    """Where a secret's value comes from: exactly one of the two is not None."""
-
-    env: str | None = setting(
-        replace(ENV_NAME, is_shown=False), "A variable in the control plane's environment.", default=None
-    )
-    file: str | None = setting(
-        Text("the path of a file"),
-        "A file, relative to the manifest; line breaks at its end are not part of it.",
-        default=None,
-    )
-
-
-class _Secret(Group):
-    """The kind of a `SecretRef`. It is built when read: two layers that name one secret are never mixed."""
-
-    @property
-    def rule(self) -> str:
-        return "{env: NAME} or {file: PATH}"
-
-    def read(self, node: Node, path: Path, report: Report) -> Any:
-        if not isinstance(node, Mapping):
-            # Most likely the secret itself: a message must not carry it into logs and events.
-            report.add(path, f"a secret's value cannot stand in a manifest; write {self.rule}")
-            return INVALID
-        value = super().read(node, path, report)
-        if value is INVALID or INVALID in value.values():
-            return INVALID
-        if len(value) != 1:
-            report.add(path, f"{'both env and file' if value else 'neither env nor file'}; write {self.rule}")
-            return INVALID
-        return super().build(value)
-
-    def build(self, value: Any) -> Any:
-        return value
-
-    def schema(self) -> Json:
-        return {**super().schema(), "minProperties": 1, "maxProperties": 1}
-
-
-@dataclass(frozen=True, slots=True)
 class VersionConfig:
     """One version of a model. All of it may stand in `defaults`, in the model or in the version; the deepest wins."""
 
     source: str | None = setting(
-        Text("a path or URL, such as models/iris/1"),
-        "The model's file or folder: a path relative to the manifest, or a URL. Required unless `image` is given.",
+        SourceText("a path or URL, such as models/iris/1"),
+        "The model's file or folder: a path relative to the manifest, or a URL (docs/SOURCES.md). Required unless "
+        "`image` is given.",
         default=None,
+    )
+    sha256: str | None = setting(
+        Text("64 hexadecimal digits, in lower case", r"[0-9a-f]{64}", 64),
+        "What the source must be: the SHA-256 of the one file, or the digest of a folder that `modelfleet describe` "
+        "shows. Anything else is refused.",
+        default=None,
+    )
+    unpack: bool = setting(
+        Flag(), "Whether a source that is one archive (.zip, .tar, .tar.gz, …) is unpacked.", default=True
     )
     backend: Backend | None = setting(
         Choice(BACKENDS), "The framework that loads it. Required unless `image` is given.", default=None
@@ -115,7 +81,7 @@ class VersionConfig:
         MapOf(ENV_NAME, ENV_VALUE, 'LOG_LEVEL: "info"'), "Environment variables of the replica.", factory=dict
     )
     secrets: dict[str, SecretRef] = setting(
-        MapOf(ENV_NAME, _Secret(SecretRef), "API_KEY: {env: API_KEY}"),
+        MapOf(ENV_NAME, SecretKind(SecretRef), "API_KEY: {env: API_KEY}"),
         "Environment variables whose values are never stored or shown.",
         factory=dict,
     )
@@ -242,6 +208,7 @@ class Manifest:
     )
     gateway: GatewayConfig = setting(Group(GatewayConfig), "Where clients reach the models.", factory=GatewayConfig)
     images: ImagesConfig = setting(Group(ImagesConfig), "How images are built.", factory=ImagesConfig)
+    sources: SourcesConfig = setting(Group(SourcesConfig), "How sources are fetched.", factory=SourcesConfig)
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)
     root: Node = field(default_factory=lambda: Mapping(START, START, flow=False), compare=False, repr=False)
@@ -261,12 +228,10 @@ class Manifest:
         return self.base_dir / FilePath(file).expanduser()
 
     def local_path(self, source: str) -> FilePath | None:
-        """Where a source is on this machine; None for a URL of another place. Reads as `adapters/artifacts.py` does."""
-        if source.startswith("file:"):
-            return FilePath(unquote(urlsplit(source).path))
-        if "://" in source or "::" in source:
+        """Where a source is on this machine; None for one of another place. Reads as `adapters/artifacts.py` does."""
+        if is_remote(source):
             return None
-        return self.path(source)
+        return FilePath(path_of_file_url(source)) if source.lower().startswith("file:") else self.path(source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from orchestrator.manifest.model import ModelConfig, VersionConfig, written
 Layer = dict[str, Any]
 
 # An image and a backend are one choice: the deepest layer that makes it takes away what the layers above chose.
-_DISPLACES = {"image": ("backend",), "backend": ("image", "port")}
+# A pinned digest is of one source.
+_DISPLACES = {"image": ("backend",), "backend": ("image", "port"), "source": ("sha256",)}
 _VERSION_FIELDS = frozenset(settings_of(VersionConfig))
 _MODEL_FIELDS = frozenset(settings_of(ModelConfig))
 
@@ -88,6 +89,10 @@ def _check_version(version: Layer, path: Path, report: Report) -> None:
         if "port" in version:
             at = written(report.root, (*path, "port"))
             report.add(at, "has an effect with `image:` alone; the model server's port is fixed; remove it", key=True)
+    for name in ("sha256", "unpack"):
+        if name in version and "source" not in version:
+            at = written(report.root, (*path, name))
+            report.add(at, "has an effect with `source:` alone; name one, or remove it", key=True)
     both = _mapping(version.get("env", {})).keys() & _mapping(version.get("secrets", {})).keys()
     for name in sorted(both):
         at = written(report.root, (*path, "secrets", name))

@@ -10,6 +10,7 @@ from orchestrator.manifest.gateway import GatewayConfig
 from orchestrator.manifest.groups import Group, GroupOrFlag, OrNull, Setting
 from orchestrator.manifest.kinds import Json
 from orchestrator.manifest.model import MANIFEST, ImagesConfig, Manifest, ModelConfig, VersionConfig
+from orchestrator.manifest.sources import SourcesConfig
 
 _ALSO: dict[type, str] = {Group: "a mapping", OrNull: "a mapping, or null", GroupOrFlag: "true, false or a mapping"}
 
@@ -26,9 +27,10 @@ def json_schema() -> Json:
 def reference() -> dict[str, str]:
     """Markdown tables of every field, by the heading that each belongs under."""
     return {
-        "The file": _table(Manifest, without={"gateway", "images"}),
+        "The file": _table(Manifest, without={"gateway", "images", "sources"}),
         "gateway": _table(GatewayConfig),
         "images": _table(ImagesConfig),
+        "sources": _table(SourcesConfig),
         "A model": _table(ModelConfig),
         "A version": _table(VersionConfig),
     }

@@ -13,9 +13,11 @@ import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
+from orchestrator.core.sources import redacted
 from orchestrator.manifest.diagnostics import Diagnostic, Path
 from orchestrator.manifest.gateway import TlsConfig
-from orchestrator.manifest.model import Manifest, SecretRef, VersionConfig
+from orchestrator.manifest.model import Manifest, VersionConfig
+from orchestrator.manifest.secrets import SecretRef
 
 # Secrets become environment variables, and Linux bounds one of those to 128 KiB.
 MAX_SECRET_BYTES = 128 * 1024 - 1024
@@ -30,7 +32,8 @@ def check_world(manifest: Manifest, *, environ: Mapping[str, str]) -> tuple[Diag
         for version, config in model.versions.items()
         for field, message in _version_faults(manifest, config, environ)
     }
-    return _sorted({*found, *check_gateway(manifest)})
+    credentials = {manifest.diagnostic(at, message) for at, message in _credential_faults(manifest, environ)}
+    return _sorted({*found, *credentials, *check_gateway(manifest)})
 
 
 def check_gateway(manifest: Manifest) -> tuple[Diagnostic, ...]:
@@ -93,6 +96,13 @@ def _readable_fault(path: FilePath, remedy: str) -> str:
         return f"'{path}' cannot be read: {exc.strerror}; check its permissions"
 
 
+def _credential_faults(manifest: Manifest, environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    for host, credential in manifest.sources.credentials.items():
+        for field, secret in (("token", credential.token), ("password", credential.password)):
+            if secret is not None and (fault := _secret_fault(manifest, secret, environ)):
+                yield ("sources", "credentials", host, field, "env" if secret.env else "file"), fault
+
+
 def _version_faults(
     manifest: Manifest, config: VersionConfig, environ: Mapping[str, str]
 ) -> Iterator[tuple[Path, str]]:
@@ -108,7 +118,7 @@ def _source_fault(manifest: Manifest, config: VersionConfig) -> str:
     try:
         path = manifest.local_path(config.source or "")
     except (RuntimeError, ValueError) as exc:  # `~nobody/model`, or an address that is none
-        return f"'{config.source}' names no place: {exc}; write its path in full"
+        return f"'{redacted(config.source or '')}' names no place: {exc}; write its path in full"
     if path is None:
         return ""
     return _local_fault(path) or _requirements_fault(path, config)

@@ -12,8 +12,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from orchestrator.adapters.artifacts import Artifact, ArtifactStore
+from orchestrator.adapters._content import Artifact
+from orchestrator.adapters.artifacts import ArtifactStore
 from orchestrator.core.errors import NotFoundError, UnavailableError, UserError
+from orchestrator.core.sources import Source
 
 LONG_AGO = (1_000_000_000, 1_000_000_000)
 
@@ -39,7 +41,7 @@ def content(artifact: Artifact) -> dict[str, bytes]:
 
 class TestDigest:
     def test_is_that_of_the_stored_artifact(self, store: ArtifactStore, source: Path, tmp_path: Path) -> None:
-        assert store.digest("models/iris", tmp_path) == store.fetch("models/iris", tmp_path).digest
+        assert store.look(Source("models/iris"), tmp_path).digest == store.fetch(Source("models/iris"), tmp_path).digest
 
     def test_ignores_modes_times_and_where_the_source_lies(self, store: ArtifactStore, tmp_path: Path) -> None:
         for place in ("one", "two"):
@@ -48,11 +50,11 @@ class TestDigest:
         os.chmod(tmp_path / "two" / "m", 0o755)
         os.utime(tmp_path / "two" / "m", LONG_AGO)
 
-        assert store.digest("one", tmp_path) == store.digest("two", tmp_path)
+        assert store.look(Source("one"), tmp_path).digest == store.look(Source("two"), tmp_path).digest
 
     @pytest.mark.parametrize("change", ["content", "name", "one more file", "moved between two files"])
     def test_changes_with_every_name_and_byte(self, store: ArtifactStore, source: Path, change: str) -> None:
-        before = store.digest(str(source), source)
+        before = store.look(Source(str(source)), source).digest
         if change == "content":
             (source / "model.bin").write_bytes(b"Weights")
         elif change == "name":
@@ -63,41 +65,41 @@ class TestDigest:
             (source / "model.bin").write_bytes(b"weight")
             (source / "parts" / "labels.txt").write_text("sa b c")
 
-        assert store.digest(str(source), source) != before
+        assert store.look(Source(str(source)), source).digest != before
 
     def test_of_an_unchanged_file_is_not_computed_again(self, store: ArtifactStore, source: Path) -> None:
         """The content is changed behind an unchanged stamp, so that a second reading would show."""
         model = source / "model.bin"
         os.utime(model, LONG_AGO)
-        before = store.digest(str(source), source)
+        before = store.look(Source(str(source)), source).digest
         with model.open("r+b") as file:
             file.write(b"WEIGHTS")
         os.utime(model, LONG_AGO)
 
-        assert store.digest(str(source), source) == before
-        assert ArtifactStore(store.root).digest(str(source), source) == before, "it is remembered on disk"
+        assert store.look(Source(str(source)), source).digest == before
+        assert ArtifactStore(store.root).look(Source(str(source)), source).digest == before, "it is remembered on disk"
 
     def test_of_a_file_written_just_now_is_computed_again(self, store: ArtifactStore, source: Path) -> None:
         model = source / "model.bin"
         stamp = model.stat()
-        before = store.digest(str(source), source)
+        before = store.look(Source(str(source)), source).digest
         with model.open("r+b") as file:
             file.write(b"WEIGHTS")
         os.utime(model, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
-        assert store.digest(str(source), source) != before
+        assert store.look(Source(str(source)), source).digest != before
 
     def test_survives_a_broken_cache(self, store: ArtifactStore, source: Path) -> None:
-        before = store.digest(str(source), source)
+        before = store.look(Source(str(source)), source).digest
         store.root.mkdir(exist_ok=True)
         (store.root / "digests.json").write_text("{half")
 
-        assert ArtifactStore(store.root).digest(str(source), source) == before
+        assert ArtifactStore(store.root).look(Source(str(source)), source).digest == before
 
 
 class TestFetch:
     def test_copies_the_tree_read_only(self, store: ArtifactStore, source: Path) -> None:
-        artifact = store.fetch(str(source), source)
+        artifact = store.fetch(Source(str(source)), source)
 
         assert content(artifact) == {"model.bin": b"weights", "parts/labels.txt": b"a b c"}
         assert artifact.size_bytes == 12
@@ -105,10 +107,10 @@ class TestFetch:
         assert modes == {"0o444", "0o555"}
 
     def test_a_single_file_becomes_a_directory_that_holds_it(self, store: ArtifactStore, source: Path) -> None:
-        assert content(store.fetch("model.bin", source)) == {"model.bin": b"weights"}
+        assert content(store.fetch(Source("model.bin"), source)) == {"model.bin": b"weights"}
 
     def test_the_copy_does_not_change_with_the_source(self, store: ArtifactStore, source: Path) -> None:
-        artifact = store.fetch(str(source), source)
+        artifact = store.fetch(Source(str(source)), source)
 
         (source / "model.bin").write_bytes(b"other")
 
@@ -118,7 +120,7 @@ class TestFetch:
         (source / "latest.bin").symlink_to("model.bin")
         (source / "more").symlink_to("parts")
 
-        assert content(store.fetch(str(source), source)) == {
+        assert content(store.fetch(Source(str(source)), source)) == {
             "latest.bin": b"weights",
             "model.bin": b"weights",
             "more/labels.txt": b"a b c",
@@ -130,7 +132,7 @@ class TestFetch:
 
         def fetch(_: int) -> Artifact:
             gate.wait(10)
-            return ArtifactStore(store.root).fetch(str(source), source)
+            return ArtifactStore(store.root).fetch(Source(str(source)), source)
 
         with ThreadPoolExecutor(8) as pool:
             artifacts = set(pool.map(fetch, range(8)))
@@ -142,29 +144,29 @@ class TestFetch:
         memory = fsspec.filesystem("memory")
         memory.pipe({"/bucket/m/model.bin": b"weights", "/bucket/m/parts/labels.txt": b"a b c"})
 
-        artifact = store.fetch("memory://bucket/m", tmp_path)
+        artifact = store.fetch(Source("memory://bucket/m"), tmp_path)
 
         assert content(artifact) == {"model.bin": b"weights", "parts/labels.txt": b"a b c"}
-        assert artifact.digest == store.digest("memory://bucket/m", tmp_path)
+        assert artifact.digest == store.look(Source("memory://bucket/m"), tmp_path).digest
 
     def test_takes_one_file_by_url(self, store: ArtifactStore, source: Path, tmp_path: Path) -> None:
         fsspec.filesystem("memory").pipe({"/bucket/one/model.bin": b"weights"})
 
-        remote = store.fetch("memory://bucket/one/model.bin", tmp_path)
+        remote = store.fetch(Source("memory://bucket/one/model.bin"), tmp_path)
 
-        assert remote.digest == store.digest("model.bin", source)
+        assert remote.digest == store.look(Source("model.bin"), source).digest
 
     def test_takes_file_urls_and_absolute_paths_as_the_same(self, store: ArtifactStore, source: Path) -> None:
-        assert store.digest(f"file://{source}", Path("/")) == store.digest(str(source), Path("/"))
+        assert store.look(Source(f"file://{source}"), Path("/")) == store.look(Source(str(source)), Path("/"))
 
     def test_a_source_that_changes_while_it_is_copied_is_refused(self, store: ArtifactStore, source: Path) -> None:
         """The writer strikes when the store says that it begins to copy."""
 
-        def strike(_: str) -> None:
+        def strike(*_: object) -> None:
             (source / "model.bin").write_text("AFTER!!")
 
         with pytest.raises(UserError, match="changed while it was copied; let its writer finish"):
-            store.fetch(str(source), source, strike)
+            store.fetch(Source(str(source)), source, report=strike)
 
         assert [path.name for path in store.root.iterdir() if len(path.name) == 64] == []
 
@@ -172,19 +174,19 @@ class TestFetch:
 class TestRefusals:
     def test_a_missing_source(self, store: ArtifactStore, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"source no/such: .*/no/such does not exist; a source is a file"):
-            store.digest("no/such", tmp_path)
+            store.look(Source("no/such"), tmp_path)
 
     def test_an_empty_directory(self, store: ArtifactStore, tmp_path: Path) -> None:
         (tmp_path / "void").mkdir()
 
         with pytest.raises(UserError, match="source void: an empty directory; it must hold the model's files"):
-            store.fetch("void", tmp_path)
+            store.fetch(Source("void"), tmp_path)
 
     def test_files_without_content(self, store: ArtifactStore, tmp_path: Path) -> None:
         (tmp_path / "model.bin").touch()
 
         with pytest.raises(UserError, match="every file in it is empty"):
-            store.fetch("model.bin", tmp_path)
+            store.fetch(Source("model.bin"), tmp_path)
 
     @pytest.mark.parametrize("target", ["/etc/hostname", "../../outside"])
     def test_a_link_out_of_the_tree(self, store: ArtifactStore, source: Path, target: str) -> None:
@@ -192,19 +194,19 @@ class TestRefusals:
         (source / "link").symlink_to(target)
 
         with pytest.raises(UserError, match="links must stay inside the source"):
-            store.fetch(str(source), source)
+            store.fetch(Source(str(source)), source)
 
     def test_a_link_to_nothing(self, store: ArtifactStore, source: Path) -> None:
         (source / "link").symlink_to("gone")
 
         with pytest.raises(UserError, match="a symbolic link to nothing"):
-            store.digest(str(source), source)
+            store.look(Source(str(source)), source)
 
     def test_a_link_to_a_directory_around_it(self, store: ArtifactStore, source: Path) -> None:
         (source / "parts" / "loop").symlink_to("..")
 
         with pytest.raises(UserError, match="the tree never ends"):
-            store.digest(str(source), source)
+            store.look(Source(str(source)), source)
 
     @pytest.mark.parametrize("kind", ["named pipe", "socket"])
     def test_special_files(self, store: ArtifactStore, kind: str, tmp_path: Path) -> None:
@@ -218,15 +220,15 @@ class TestRefusals:
             os.mkfifo(directory / "odd")
 
         with pytest.raises(UserError, match=f"odd: a {kind}; a source holds files and directories only"):
-            store.digest("s", tmp_path)
+            store.look(Source("s"), tmp_path)
 
     def test_a_protocol_that_nobody_knows(self, store: ArtifactStore, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"source gopher://x: .*use a path or a URL that fsspec knows"):
-            store.digest("gopher://x", tmp_path)
+            store.look(Source("gopher://x"), tmp_path)
 
     def test_a_remote_source_that_is_not_there(self, store: ArtifactStore, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="source memory://nowhere: does not exist there"):
-            store.fetch("memory://nowhere", tmp_path)
+        with pytest.raises(UserError, match="source memory://nowhere: nothing is there, or these"):
+            store.fetch(Source("memory://nowhere"), tmp_path)
 
     def test_more_than_the_disk_has_room_for(self, store: ArtifactStore, tmp_path: Path) -> None:
         """A sparse file, which claims 8 TiB and takes nothing. Its digest is known, so that it is not read."""
@@ -240,13 +242,13 @@ class TestRefusals:
         (store.root / "digests.json").write_text(json.dumps({str(huge): stamp}))
 
         with pytest.raises(UnavailableError, match=r"huge.bin: 8,796,093,022,208 bytes, but [\d,]+ are free under"):
-            store.fetch("huge.bin", tmp_path)
+            store.fetch(Source("huge.bin"), tmp_path)
 
 
 class TestRemoval:
     def test_keeps_what_is_named(self, store: ArtifactStore, source: Path) -> None:
-        kept = store.fetch("model.bin", source)
-        gone = store.fetch("parts", source)
+        kept = store.fetch(Source("model.bin"), source)
+        gone = store.fetch(Source("parts"), source)
 
         ArtifactStore(store.root).remove_unreferenced({kept.digest})
 
@@ -256,14 +258,14 @@ class TestRemoval:
     def test_spares_what_this_process_fetched_and_nobody_could_name_yet(
         self, store: ArtifactStore, source: Path
     ) -> None:
-        fetched = store.fetch("model.bin", source)
+        fetched = store.fetch(Source("model.bin"), source)
 
         store.remove_unreferenced(set())
 
         assert fetched.path.exists()
 
     def test_takes_what_was_named_once_and_is_no_more(self, store: ArtifactStore, source: Path) -> None:
-        fetched = store.fetch("model.bin", source)
+        fetched = store.fetch(Source("model.bin"), source)
 
         store.remove_unreferenced({fetched.digest})
         store.remove_unreferenced(set())

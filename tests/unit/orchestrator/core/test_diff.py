@@ -18,6 +18,7 @@ from orchestrator.core.entities import (
     RouteSettings,
     Shadow,
 )
+from orchestrator.core.sources import unfetched
 from tests.unit.orchestrator.core.builders import desired, observed, replica, version
 
 HASH_A, HASH_B = "a1" * 32, "b2" * 32
@@ -46,6 +47,22 @@ class TestVersions:
 
     def test_digests_are_shown_by_their_first_digits(self):
         assert f"source {HASH_A[:8]}…" in lines(Desired(), of(SPEC))[0]
+
+    def test_what_is_not_fetched_yet_is_shown_by_its_size_and_has_no_spec_yet(self):
+        after = of(replace(SPEC, artifact=unfetched(5_100_000_000, "9c1d0e2f77")))
+
+        assert lines(Desired(), after)[0] == (
+            "+ iris@1  start 1 replica  (new version, replicas 1, sklearn, source to fetch: 5.1 GB seen as 9c1d0e2f)"
+        )
+        assert lines(of(SPEC), after) == [
+            "~ iris@1  replace 1 replica, start before stop  "
+            f"(source changed {HASH_A[:8]}… -> to fetch: 5.1 GB seen as 9c1d0e2f)"
+        ]
+
+    def test_a_runtime_that_rests_on_what_is_not_fetched_yet_is_not_called_changed(self):
+        after = of(replace(SPEC, artifact=unfetched(None, "9c1d0e2f77"), runtime=f"sha256:{HASH_B}"))
+
+        assert "image or environment" not in lines(of(SPEC), after)[0]
 
     def test_an_image_of_the_users_own_is_named(self):
         assert "image shop/iris:1" in lines(Desired(), of(replace(SPEC, backend="", runtime="shop/iris:1")))[0]
