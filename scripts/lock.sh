@@ -26,4 +26,5 @@ for file in $images/*.in; do
 done
 compile requirements/kserve.lock requirements/kserve.in ${UPGRADE:+--upgrade}
 compile requirements/fuzz.lock requirements/fuzz.in ${UPGRADE:+--upgrade}
+compile requirements/source-servers.lock requirements/source-servers.in ${UPGRADE:+--upgrade}
 compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}

@@ -60,6 +60,12 @@ def progress(name: str = "1", ready: int = 1, state: Any = "ready", **facts: Any
     return s.VersionProgress(model="iris", version=name, ready=ready, desired=1, state=state, **facts)
 
 
+def fetched(done_bytes: int, total_bytes: int | None, name: str = "1") -> s.FetchProgress:
+    return s.FetchProgress(
+        model="iris", version=name, source="s3://models/iris", done_bytes=done_bytes, total_bytes=total_bytes
+    )
+
+
 def step(state: Any, *versions: s.VersionProgress, **facts: Any) -> s.OperationStatus:
     """One moment in the life of an operation."""
     base: dict[str, Any] = {

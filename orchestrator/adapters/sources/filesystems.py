@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.adapters.sources.remote import ChangedError, Listing, RemoteFile, TransientError
+from orchestrator.adapters.sources.remote import PARALLEL_FILES, ChangedError, Listing, RemoteFile, TransientError
 from orchestrator.adapters.sources.web import TRANSIENT, certificate_fault
 from orchestrator.core.errors import FleetError, UnavailableError, UserError
 from orchestrator.core.sources import redacted, scheme_of
@@ -25,6 +25,10 @@ BLOCK_BYTES = 4 * 1024 * 1024
 BLOCKS_AHEAD = 4
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
+# Some libraries try again for minutes by themselves, whatever they are told: no call of theirs lasts longer than this.
+LOOK_DEADLINE_S = 20
+LIST_DEADLINE_S = 120
+BLOCK_DEADLINE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Bucket:
     def __init__(self, source: str) -> None:
         self._source = source
         self._client = CLIENTS.get(scheme_of(source))
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool = ThreadPoolExecutor(PARALLEL_FILES * BLOCKS_AHEAD, thread_name_prefix="block")
         self._fs, self._root = self._connect({})
 
     def listing(self) -> Listing:
@@ -102,20 +106,20 @@ class Bucket:
 
     @contextlib.contextmanager
     def read(self, file: RemoteFile, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(4 * BLOCKS_AHEAD, thread_name_prefix="block")
-        yield offset, self._blocks(file, offset)
+        if file.size_bytes is None:
+            yield 0, self._stream(file)
+        else:
+            yield offset, self._blocks(file, offset, file.size_bytes)
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _list(self) -> Listing:
         self._fs.invalidate_cache()
-        facts = self._fs.info(self._root)
+        facts = self._call(LOOK_DEADLINE_S, "info", self._root)
         if facts["type"] == "file":
             return Listing((self._file(facts, self._root.rpartition("/")[2]),), is_file=True)
-        found = self._fs.find(self._root, detail=True)
+        found = self._call(LIST_DEADLINE_S, "find", self._root, detail=True)
         files = [self._file(each, name[len(self._root) :].strip("/")) for name, each in sorted(found.items())
                  if each["type"] == "file" and not name.endswith("/")]  # fmt: skip
         return Listing(tuple(file for file in files if file.name))
@@ -125,13 +129,13 @@ class Bucket:
         validator = " ".join(f"{key} {facts[key]}" for key in _VALIDATORS if facts.get(key))
         return RemoteFile(name, facts["name"], facts.get("size"), validator)
 
-    def _blocks(self, file: RemoteFile, offset: int) -> Iterator[bytes]:
-        assert self._pool is not None
-        size = file.size_bytes
-        if size is None:
-            with self._explained():
-                yield self._fs.cat_file(file.where)
-            return
+    def _stream(self, file: RemoteFile) -> Iterator[bytes]:
+        """A file whose length nobody says, from its beginning."""
+        with self._explained(), self._fs.open(file.where, "rb") as opened:
+            while chunk := opened.read(BLOCK_BYTES):
+                yield chunk
+
+    def _blocks(self, file: RemoteFile, offset: int, size: int) -> Iterator[bytes]:
         waiting: deque[Future[bytes]] = deque()
         starts = iter(range(offset, size, BLOCK_BYTES))
         try:
@@ -149,10 +153,27 @@ class Bucket:
 
     def _block(self, file: RemoteFile, start: int, end: int) -> bytes:
         with self._explained():
-            block: bytes = self._fs.cat_file(file.where, start=start, end=end)
+            block: bytes = self._call(BLOCK_DEADLINE_S, "cat_file", file.where, start=start, end=end)
         if len(block) != end - start:
             raise ChangedError
         return block
+
+    def _call(self, deadline_s: float, name: str, *arguments: Any, **options: Any) -> Any:
+        """A method of the file system, within `deadline_s` where it can be bounded, as most that use a network can."""
+        coroutine = getattr(self._fs, f"_{name}", None)
+        if not getattr(self._fs, "async_impl", False) or coroutine is None:
+            return getattr(self._fs, name)(*arguments, **options)
+        from fsspec.asyn import sync
+        from fsspec.exceptions import FSTimeoutError
+
+        try:
+            return sync(self._fs.loop, coroutine, *arguments, timeout=deadline_s, **options)
+        except FSTimeoutError as exc:
+            sentence = f"no answer within {deadline_s:g} s"
+            if name == "cat_file":
+                raise TransientError(sentence) from exc
+            # Its library has tried again all the while, and a plan waits.
+            raise UnavailableError(f"{self._shown}: {sentence}; see that it can be reached") from exc
 
     # -- the library and its errors ---------------------------------------------------------------------------
 

@@ -117,7 +117,8 @@ class MlflowArtifacts:
         return Found(str(answer["model"]["info"]["artifact_uri"]), f"logged model {model_id}")
 
     def _ask(self, call: str, **query: str) -> Any:
-        return self._web.json(f"{self._server}{_API}/{call}{'?' if query else ''}{urlencode(query)}")
+        # An alias that does not exist is a bad request to MLflow.
+        return self._web.json(f"{self._server}{_API}/{call}{'?' if query else ''}{urlencode(query)}", absent=(400, 404))
 
     @property
     def _server_name(self) -> str:

@@ -19,6 +19,8 @@ from orchestrator.core.errors import UnavailableError
 
 GIB = 1024**3
 DEFAULT_MAX_BYTES = 256 * GIB
+# Files of one source that come at a time.
+PARALLEL_FILES = 4
 
 
 class TransientError(Exception):

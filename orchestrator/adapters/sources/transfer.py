@@ -24,6 +24,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from orchestrator.adapters._tree_digest import file_digest
 from orchestrator.adapters.sources.remote import (
+    PARALLEL_FILES,
     ChangedError,
     Listing,
     Patience,
@@ -37,7 +38,6 @@ from orchestrator.core.sources import redacted
 
 T = TypeVar("T")
 
-PARALLEL_FILES = 4
 # Looking at a source is part of a plan, whose reader waits.
 LOOK_ATTEMPTS = 3
 REPORT_EVERY_S = 0.5
@@ -57,6 +57,8 @@ class Meter:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
+        if not count:
+            return
         with self._lock:
             self._done_bytes += count
             now = time.monotonic()

@@ -16,7 +16,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -61,10 +61,10 @@ class Web:
     def close(self) -> None:
         self._client.close()
 
-    def json(self, url: str, body: Any = None) -> Any:
-        """The decoded answer, None for what is not there. Raises `FleetError` or `TransientError`."""
-        with self.open(url, missing_ok=True, body=body) as answer:
-            if answer.status_code == 404:
+    def json(self, url: str, absent: Container[int] = (404,)) -> Any:
+        """The decoded answer, None where the status is one of `absent`. Raises `FleetError` or `TransientError`."""
+        with self.open(url, allowed=absent) as answer:
+            if answer.status_code in absent:
                 return None
             content = bytearray()
             for chunk in self._chunks(answer):
@@ -78,20 +78,19 @@ class Web:
 
     @contextlib.contextmanager
     def open(
-        self, url: str, fields: Mapping[str, str] | None = None, *, missing_ok: bool = False, body: Any = None
+        self, url: str, fields: Mapping[str, str] | None = None, allowed: Container[int] = ()
     ) -> Iterator[httpx.Response]:
-        """The answer of the last redirect, its body unread: 200, 206 or 416. Raises what `_check` does."""
+        """The answer of the last redirect, its body unread: 200, 206, 416 or `allowed`. Raises what `_check` does."""
         address = Address(url)
         with contextlib.ExitStack() as stack:
             for _ in range(MAX_REDIRECTS + 1):
-                answer = stack.enter_context(self._send(address, fields or {}, body))
+                answer = stack.enter_context(self._send(address, fields or {}))
                 if not answer.has_redirect_location:
-                    if not (missing_ok and answer.status_code == 404):
+                    if answer.status_code not in allowed:
                         self._check(answer, address)
                     yield answer
                     return
                 address = self._followed(address, answer)
-                body = None
         raise UserError(f"{self._source}: more than {MAX_REDIRECTS} redirects; correct the address")
 
     def stream(self, answer: httpx.Response) -> Iterator[bytes]:
@@ -99,17 +98,12 @@ class Web:
         return self._chunks(answer)
 
     @contextlib.contextmanager
-    def _send(self, address: Address, fields: Mapping[str, str], body: Any) -> Iterator[httpx.Response]:
+    def _send(self, address: Address, fields: Mapping[str, str]) -> Iterator[httpx.Response]:
         plain = _without_user(address.url)
         headers = {"accept-encoding": "identity", **fields}
         if address.is_trusted:
             headers |= self._credentials(address.url)
-        with (
-            self._explained(address),
-            self._client.stream(
-                "GET" if body is None else "POST", plain, headers=headers, **({} if body is None else {"json": body})
-            ) as answer,
-        ):
+        with self._explained(address), self._client.stream("GET", plain, headers=headers) as answer:
             yield answer
 
     def _chunks(self, answer: httpx.Response) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.api import schemas as s
-from tests.fakes.admin_api import FakeAdminApi, Refused, World, change, plan, progress, revision, step
+from tests.fakes.admin_api import FakeAdminApi, Refused, World, change, fetched, plan, progress, revision, step
 from tests.unit.orchestrator.cli.conftest import Run, Spawn, eventually
 from tests.unit.orchestrator.cli.terminal import Terminal
 
@@ -96,6 +96,22 @@ class TestApply:
             "  iris@1  1/1 ready",
         ]
         assert result.stdout.splitlines()[-1].startswith("Done: revision 2 is in force, 1 version ready after")
+
+    def test_shows_the_bytes_of_sources_a_tenth_at_a_time(
+        self, api: FakeAdminApi, world: World, run: Run, manifest: Path
+    ) -> None:
+        amounts = [0, 400_000_000, 420_000_000, 5_000_000_000]
+        world.steps = [step("preparing", fetching=[fetched(done, 5_000_000_000)]) for done in amounts]
+        world.steps += [step("preparing", fetching=[fetched(7_000, None, "2")]), step("succeeded", progress())]
+
+        result = run("apply", "--yes")
+
+        lines = [line for line in result.stdout.splitlines() if "s3://" in line]
+        assert lines == [
+            "  iris@1  0.0 of 5.0 GB: s3://models/iris",
+            "  iris@1  5.0 of 5.0 GB: s3://models/iris",
+            "  iris@2  7.0 kB: s3://models/iris",
+        ]
 
     def test_without_changes_sends_nothing(self, api: FakeAdminApi, world: World, run: Run, manifest: Path) -> None:
         world.plans = [plan()]
@@ -247,6 +263,15 @@ class TestApplyOnATerminal:
         assert "1/1 ready" in terminal.text
         assert "Done: revision 2" in terminal.text
 
+    def test_shows_the_bytes_of_a_source_that_is_fetched(self, api: FakeAdminApi, world: World, manifest: Path) -> None:
+        world.steps = [step("preparing", fetching=[fetched(1_000_000_000, 5_000_000_000)])]
+
+        with Terminal(["apply", "--yes"]) as terminal:
+            terminal.wait_for("1.0 of 5.0 GB")
+            world.steps = [step("succeeded", progress())]
+
+            assert terminal.end() == 0
+
     def test_asks_and_changes_nothing_on_anything_else(self, api: FakeAdminApi, manifest: Path) -> None:
         with Terminal(["apply"]) as terminal:
             terminal.wait_for("Apply this? [y/N]")
@@ -291,6 +316,15 @@ class TestValidate:
             assert terminal.end() == 2
 
         assert "     2 | engine: dokcer\n       |         ^\n" in terminal.text
+
+    def test_a_secret_of_a_source_is_not_shown(self, manifest: Path) -> None:
+        manifest.write_text('models: {iris: {versions: {"1": {source: "https://ci:s3cret@h/iris/?sig=s3cret"}}}}\n')
+
+        with Terminal(["validate"], columns=200) as terminal:
+            assert terminal.end() == 2
+
+        assert "https://***@h/iris/?sig=***" in terminal.text
+        assert "s3cret" not in terminal.text
 
     def test_finds_a_source_that_is_not_there(self, run: Run, manifest: Path) -> None:
         manifest.write_text(manifest.read_text().replace("source: model", "source: nowhere"))

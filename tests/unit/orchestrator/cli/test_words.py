@@ -21,6 +21,17 @@ def test_a_size_reads_as_in_a_manifest(count: int, text: str) -> None:
     assert words.size(count) == text
 
 
+@pytest.mark.parametrize(
+    ("done", "total", "text"),
+    [
+        (0, 5_000_000_000, "0.0 of 5.0 GB"), (1_234_567, 2_000_000, "1.2 of 2.0 MB"), (12, 900, "0.0 of 0.9 kB"),
+        (7_000_000, None, "7.0 MB"), (0, None, "0.0 kB"), (0, 0, "0.0 of 0.0 kB"),
+    ],
+)  # fmt: skip
+def test_a_fetch_is_in_the_unit_of_the_whole(done: int, total: int | None, text: str) -> None:
+    assert words.fetched(done, total) == text
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1d", 86400)])
 def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
     assert words.duration_s(text) == seconds

@@ -230,11 +230,11 @@ class TestGoingOn:
         assert content(fetch(store, url)) == {"model.bin": MODEL}
 
     def test_a_stopped_store_keeps_what_it_has(self, store: ArtifactStore, server: FileServer) -> None:
-        gate = threading.Event()
+        gate, came = threading.Event(), threading.Event()
         url = server.put("/model.bin", MODEL, gate=gate, gate_at=524288)
         with ThreadPoolExecutor(1) as pool:
-            fetching = pool.submit(fetch, store, url)
-            wait_for(lambda: server.sent_bytes >= 524288)
+            fetching = pool.submit(store.fetch, Source(url), HERE, report=lambda *_: came.set())
+            assert came.wait(20)
             store.close()
             gate.set()
             with pytest.raises(UnavailableError, match="the next one goes on where it stopped"):
@@ -243,15 +243,6 @@ class TestGoingOn:
         server.files["/model.bin"].gate = None
         assert content(fetch(another(store), url)) == {"model.bin": MODEL}
         assert any(each.fields.get("range", "bytes=0-0") != "bytes=0-0" for each in server.asked("/model.bin"))
-
-
-def wait_for(condition: object) -> None:
-    deadline = threading.Event()
-    for _ in range(2000):
-        if condition():  # type: ignore[operator]
-            return
-        deadline.wait(0.01)
-    raise AssertionError("did not happen within 20 s")
 
 
 class TestPin:
