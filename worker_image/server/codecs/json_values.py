@@ -9,7 +9,6 @@ again by the slower standard library.
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import json
 import math
@@ -62,7 +61,7 @@ def of_utf_8(decode: Callable[_Given, _Read]) -> Callable[_Given, _Read]:
     def checked(*arguments: _Given.args, **named: _Given.kwargs) -> _Read:
         try:
             return decode(*arguments, **named)
-        except UnicodeDecodeError as exc:
+        except UnicodeError as exc:
             raise bad_request(f"body: {exc}; JSON is UTF-8; encode it so") from exc
 
     return checked
@@ -169,6 +168,9 @@ def _decode_loosely(body: bytes, cause: Exception) -> dict[str, Any]:
         raise _not_json(body, cause) from exc
     if not isinstance(decoded, dict):
         raise bad_request(f"body: a JSON {type(decoded).__name__}; it is a JSON object; send one")
+    if b"\\u" in body:
+        # The standard library lets half of a pair of surrogates through, which no answer could carry.
+        json.dumps(decoded, ensure_ascii=False).encode()
     return decoded
 
 
@@ -275,7 +277,7 @@ def _plain_bytes(listed: Any, where: str) -> Any:
         return listed
     try:
         return base64.b64decode(listed.b64, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:  # binascii.Error is one
         raise bad_request(f"{where}: {listed.b64[:40]!r} is not base64 ({exc}); encode the bytes again") from exc
 
 

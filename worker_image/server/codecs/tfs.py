@@ -168,8 +168,10 @@ def _loose(body: dict[str, Any], field: str) -> Undecoded | None:
     return Lenient(body[field]) if field in body else None
 
 
-def _signature_outputs(signature: Signature, name: str | None) -> tuple[str, ...]:
+def _signature_outputs(signature: Signature, name: Any) -> tuple[str, ...]:
     """TensorFlow's signatures name what is computed: beside the default one, each output of the model is one."""
+    if not isinstance(name, str | None):
+        raise bad_request(f"signature_name: {name!r}; it is a string; correct it or leave it out")
     if name in (None, "", DEFAULT_SIGNATURE) or name in _METHODS:
         return signature.default_outputs
     names = [spec.name for spec in signature.outputs]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worker_image.server.codecs import tfs
 from worker_image.server.errors import RequestError
-from worker_image.server.tensors import Signature, TensorSpec
+from worker_image.server.tensors import Signature, TensorSpec, fit
 
 PREDICT = TensorSpec("predict", "FP64", (-1,))
 MATRIX = TensorSpec("x", "FP64", (-1, 3))
@@ -108,6 +111,7 @@ class TestPredict:
                 ONE,
                 "the model has 'serving_default', 'predict', 'scores'",
             ),
+            ({"instances": [[1, 2, float("nan")]], "signature_name": {}}, ONE, "signature_name: {}; it is a string"),
             ({"instances": [{"x": [1, 2, 3]}, [1, 2, 3]]}, ONE, "objects and bare values are mixed"),
             ({"instances": [[1, 2], [3]]}, ONE, "lists have different lengths"),
             ({"instances": ["a"]}, ONE, "Expected `float`, got `str`"),
@@ -129,6 +133,26 @@ class TestPredict:
     )
     def test_refuses_what_is_wrong_and_says_where(self, body: Any, signature: Signature, words: str) -> None:
         assert words in refused(body, signature)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.sampled_from(["", "x", "é", "\ud83d"]),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(["b64", "x", "tag", "sensor"]), children)
+    ),
+    max_leaves=6,
+)
+bodies = st.dictionaries(st.sampled_from(["instances", "inputs", "examples", "context", "signature_name"]), junk)
+
+
+@given(bodies, st.sampled_from([ONE, TWO, ANY]))
+def test_any_body_ends_in_tensors_that_can_be_answered_or_in_our_own_error(body: Any, signature: Signature) -> None:
+    raw = json.dumps(body).encode()
+    with suppress(RequestError):
+        request = tfs.decode_predict(raw, signature)
+        tfs.encode_predict(request.inputs, is_row=request.is_row)
+    with suppress(RequestError):
+        fit(signature, tfs.decode_examples(raw, signature))
 
 
 class TestEncodePredict:

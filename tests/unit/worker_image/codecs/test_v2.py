@@ -127,6 +127,8 @@ class TestDecode:
             (body([[1.0], [2.0, 3.0]], shape=[3]), "lists have different lengths"),
             (body([["a"], ["b", "c"]], shape=[3], datatype="BYTES"), "lists have different lengths"),
             (body([{"b64": "?"}], shape=[1], datatype="BYTES"), "is not base64"),
+            (body([{"b64": "é"}], shape=[1], datatype="BYTES"), "is not base64"),
+            (body([float("nan"), 1.0], id="\ud83d"), "surrogates not allowed; JSON is UTF-8"),
             (b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64"}]}', "input 'x': no `data`"),
             (
                 b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","parameters":{"binary_data_size":8}}]}',
@@ -244,6 +246,37 @@ class TestDecodeBinary:
     def test_any_bytes_end_in_a_request_or_in_our_own_error(self, raw: bytes, length: int) -> None:
         with suppress(RequestError):
             v2.decode_binary(memoryview(raw), b"%d" % length)
+
+
+junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.sampled_from(["", "x", "\ud83d", "FP32"]),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(["b64", "name", "x"]), children),
+    max_leaves=5,
+)
+shapes = st.lists(st.sampled_from([-1, 0, 1, 2, 1 << 40, 1 << 63, 1 << 70]), max_size=3)
+entries = st.fixed_dictionaries(
+    {"name": st.sampled_from(["x", "y"]), "datatype": st.sampled_from([*NUMPY_TYPES, "FP128"]), "shape": shapes | junk},
+    optional={
+        "data": junk,
+        "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(0, 9) | junk}) | junk,
+    },
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(entries, max_size=2) | junk}, optional={"id": junk, "outputs": junk, "parameters": junk}
+)
+
+
+@given(requests, st.binary(max_size=9))
+def test_any_request_ends_in_tensors_that_can_be_answered_or_in_our_own_error(request: Any, tail: bytes) -> None:
+    text = json.dumps(request).encode()
+    for read in (lambda: v2.decode(text), lambda: v2.decode_binary(*binary(request, tail))):
+        with suppress(RequestError):
+            decoded = read()
+            v2.encode("m", "1", decoded, decoded.inputs)
 
 
 numeric = [dtype for name, dtype in NUMPY_TYPES.items() if name not in ("BYTES", "BF16")]

@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from worker_image.server.bfloat16 import BF16
 from worker_image.server.instances.shared import SharedTensors
 from worker_image.server.tensors import NUMPY_TYPES, Tensors
 
 numbers = arrays.arrays(
     st.sampled_from([dtype for name, dtype in NUMPY_TYPES.items() if name != "BYTES"]),
     arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+)
+halves = arrays.arrays(np.uint16, arrays.array_shapes(min_dims=0, max_dims=3, max_side=4)).map(
+    lambda bits: bits.view(BF16)
 )
 texts = arrays.arrays(np.dtype(object), arrays.array_shapes(max_dims=2, max_side=4), elements=st.text() | st.binary())
 
@@ -32,7 +36,7 @@ def both_ends() -> Iterator[tuple[SharedTensors, SharedTensors]]:
         reader.close()
 
 
-@given(st.lists(st.dictionaries(st.text(), numbers | texts, max_size=4), max_size=3))
+@given(st.lists(st.dictionaries(st.text(), numbers | halves | texts, max_size=4), max_size=3))
 def test_what_is_written_is_read(batches: list[Tensors]) -> None:
     with both_ends() as (writer, reader):
         for tensors in batches:
