@@ -273,8 +273,8 @@ def _shaped(tensor: Tensor, shape: list[int], where: str) -> Tensor:
     if tensor.shape == wanted:
         return tensor
     is_flat = tensor.ndim == 1
-    if is_flat and tensor.size == math.prod(wanted) and min(wanted, default=1) > 0:
-        return tensor.reshape(wanted)
+    if is_flat and len(wanted) <= 2 and tensor.size == math.prod(wanted) and min(wanted, default=1) > 0:
+        return tensor.reshape(wanted)  # nearly always, and without the checks of what is no shape
     count = raw.elements(shape, where)
     if is_flat and tensor.size == count:
         return tensor.reshape(wanted)

@@ -134,6 +134,8 @@ class TestDecode:
                 b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","parameters":{"binary_data_size":8}}]}',
                 "binary_data_size without the request field inference-header-content-length",
             ),
+            (body([1.0], shape=[1] * 70), "at most 32 dimensions"),
+            (body([1.0], shape=[-1, -1]), "-1 stands in metadata only"),
             (body([1.0], shape=[0, 1 << 62, 1 << 62]), "no tensor is that large"),
             (body([1e39, float("nan")], datatype="FP32"), "out of the range of FP32"),
             (body([3.4e38], datatype="BF16"), "out of the range of BF16"),
