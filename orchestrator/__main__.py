@@ -54,6 +54,7 @@ def _config(arguments: list[str] | None) -> Config:
         base_image=given.base_image or os.environ.get("MODELFLEET_BASE_IMAGE") or None,
         gateway_port=port_from_environment("MODELFLEET_GATEWAY_PORT"),
         metrics_port=port_from_environment("MODELFLEET_METRICS_PORT"),
+        grpc_port=port_from_environment("MODELFLEET_GRPC_PORT"),
     )
 
 

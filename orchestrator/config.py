@@ -32,6 +32,7 @@ class Config:
     base_image: str | None = None
     gateway_port: int | None = None
     metrics_port: int | None = None
+    grpc_port: int | None = None
 
 
 def default_state_dir() -> Path:

@@ -63,7 +63,7 @@ def _revive(flags: argparse.Namespace, state: SupervisorState) -> int:
 
 
 def _check_same_address(before: Config, now: Config) -> None:
-    for field in ("host", "port", "metrics_host", "metrics_port"):
+    for field in ("host", "port", "grpc_port", "metrics_host", "metrics_port"):
         was, wanted = getattr(before, field), getattr(now, field)
         if was != wanted:
             raise ConfigError(f"{field}: {wanted!r} was {was!r}; a running gateway keeps its address; start another")
@@ -98,6 +98,7 @@ def _alone(flags: argparse.Namespace) -> Config:
         host=flags.host,
         port=flags.port,
         metrics_port=flags.metrics_port,
+        grpc_port=_grpc_port(flags.grpc_port),
         table_file=flags.table,
         processes=flags.processes,
         limits=limits,
@@ -112,6 +113,14 @@ def _alone(flags: argparse.Namespace) -> Config:
     return config
 
 
+def _grpc_port(word: str) -> int | None:
+    if word == "off":
+        return None
+    if not word.isascii() or not word.isdigit() or int(word) > 65_535:
+        raise ConfigError(f"--grpc-port: {word!r} is no port; write a number in 0..65535, or off")
+    return int(word)
+
+
 def _tls(flags: argparse.Namespace) -> Tls | None:
     if bool(flags.tls_certificate) != bool(flags.tls_key) or (flags.tls_client_ca and not flags.tls_key):
         raise ConfigError("--tls-certificate and --tls-key belong together; name both files")
@@ -123,6 +132,7 @@ def _check_ports(config: Config, flags: argparse.Namespace) -> None:
         return  # the control plane looked, and its gateways share ports with their own successors
     for flag, host, port in (
         ("--port", config.host, config.port),
+        *([] if config.grpc_port is None else [("--grpc-port", config.host, config.grpc_port)]),
         ("--metrics-port", "127.0.0.1", config.metrics_port),
     ):
         problem = bind_problem(host, port)
@@ -150,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="read the settings, say what is wrong, and end")
     parser.add_argument("--host", default="127.0.0.1", help="address of the public port (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="public port, 0: any (default: %(default)s)")
+    parser.add_argument(
+        "--grpc-port", default="8081", metavar="PORT", help="port of gRPC, 0: any, off: none (default: %(default)s)"
+    )
     parser.add_argument("--metrics-port", type=int, default=8082, help="private port (default: %(default)s)")
     parser.add_argument(
         "--processes", type=int, default=1, metavar="N", help="share the ports; 0: one for each core (default: 1)"

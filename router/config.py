@@ -69,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     port: Port = 8080
     metrics_host: str = "127.0.0.1"
     metrics_port: Port = 8082
+    grpc_port: Port | None = None  # on `host`; None: no gRPC
     control_url: str = ""
     token_file: str = ""
     table_cache: str = ""

@@ -39,6 +39,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bells: dict[int, int]
     supervisor_bell: int
     await_table: bool = False
+    rpc: list[int] = []
 
 
 class WorkerState(msgspec.Struct, frozen=True):
@@ -66,3 +67,4 @@ class SupervisorState(msgspec.Struct, frozen=True, kw_only=True):
     bells: dict[int, int]
     bell: int
     workers: list[WorkerState]
+    rpc: list[int] = []

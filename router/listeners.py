@@ -1,4 +1,4 @@
-"""The listening sockets of a gateway: for each of its processes one on the public port and one on the private one.
+"""The listening sockets of a gateway: for each of its processes one on the public port, the private one and gRPC's.
 
 Owns their making. They share a port by SO_REUSEPORT, so that the kernel spreads connections over the processes. Only
 the supervisor makes and closes them: a closed one resets the connections that wait in its accept queue, so they outlive
@@ -16,45 +16,49 @@ BACKLOG = 4096
 
 
 class Listeners:
-    """`public[i]` and `private[i]` belong together.
+    """`public[i]`, `private[i]` and, where there is gRPC, `rpc[i]` belong together.
 
     They are bound here; the first process that accepts from one makes it listen, so that no connection comes to a
     socket that nobody serves.
     """
 
-    def __init__(self, public: list[socket.socket], private: list[socket.socket]) -> None:
+    def __init__(
+        self, public: list[socket.socket], private: list[socket.socket], rpc: list[socket.socket] | None = None
+    ) -> None:
         self.public = public
         self.private = private
+        self.rpc = rpc or []
 
     @classmethod
     def open(cls, config: Config) -> Listeners:
-        """The first pair; raises `OSError`."""
-        return cls([_listen(config.host, config.port)], [_listen(config.metrics_host, config.metrics_port)])
+        """The first of each; raises `OSError`."""
+        rpc = [] if config.grpc_port is None else [_listen(config.host, config.grpc_port)]
+        return cls([_listen(config.host, config.port)], [_listen(config.metrics_host, config.metrics_port)], rpc)
 
     @classmethod
-    def inherited(cls, public: list[int], private: list[int]) -> Listeners:
-        return cls([socket.socket(fileno=fd) for fd in public], [socket.socket(fileno=fd) for fd in private])
+    def inherited(cls, public: list[int], private: list[int], rpc: list[int]) -> Listeners:
+        return cls(*([socket.socket(fileno=fd) for fd in fds] for fds in (public, private, rpc)))
 
     @property
     def fds(self) -> list[int]:
-        return [each.fileno() for each in (*self.public, *self.private)]
+        return [each.fileno() for each in (*self.public, *self.private, *self.rpc)]
 
     def grow(self, count: int) -> None:
         """At least `count` of each. There are never fewer again: see the module's text."""
-        for sockets in (self.public, self.private):
+        for sockets in filter(None, (self.public, self.private, self.rpc)):
             host, port = sockets[0].getsockname()[:2]
             while len(sockets) < count:
                 sockets.append(_listen(host, port))
 
-    def of(self, index: int, processes: int) -> tuple[list[int], list[int]]:
+    def of(self, index: int, processes: int) -> tuple[list[int], list[int], list[int]]:
         """The file descriptors that process `index` of `processes` accepts from: together they leave none out."""
-        return (
-            [each.fileno() for each in self.public[index::processes]],
-            [each.fileno() for each in self.private[index::processes]],
+        public, private, rpc = (
+            [each.fileno() for each in sockets[index::processes]] for sockets in (self.public, self.private, self.rpc)
         )
+        return public, private, rpc
 
     def close_public(self) -> None:
-        for each in self.public:
+        for each in (*self.public, *self.rpc):
             each.close()
 
 

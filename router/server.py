@@ -30,7 +30,7 @@ from router.core.door import Door
 from router.core.errors import Refusal
 from router.core.held import HeldTable
 from router.core.index import BODY_BYTES, Index, status
-from router.core.keys import Keyring
+from router.core.keys import Caller, Keyring
 from router.core.ledger import Ledger, Unread
 from router.core.table import Fleet
 from router.core.target import Own, Target
@@ -40,14 +40,17 @@ from router.log import EventLog
 from router.proto.admin import AdminConnection
 from router.proto.downstream import ClientConnection
 from router.proto.entrance import Entrance
+from router.proto.http2 import Http2Connection
 from router.proto.pool import Pool
 from router.proto.request import Request
 from router.proto.roles import Connection
+from router.proto.rpc import open_stream
+from router.proto.rpc_head import Heads
 from router.proto.shadow import Shadows
 from router.proto.timers import Timers
 from router.samples import SampleLog
 from router.stretches import in_stretches
-from router.tls import Certificates
+from router.tls import HTTP, HTTP2, Certificates
 
 # A retiring process closes idle connections so long before its end.
 LAST_S = 2.0
@@ -72,6 +75,7 @@ class Gateway:
         self._index = Index(self.fleet)
         self.held = HeldTable()
         samples = SampleLog(config.shadow_samples) if config.shadow_samples else None
+        self.heads = Heads(self)
         self.shadows = Shadows(self.fleet, self.timers, config.limits, samples, self.fault)
         self.connections: dict[Connection, str] = {}  # with the origin that each is counted under
         self.certificates = Certificates(config.tls, log) if config.tls is not None else None
@@ -85,6 +89,7 @@ class Gateway:
             self.access_log = AccessLog(config.access_log, config.access_log_share, random.random)
         loop.set_exception_handler(self._report_fault)
         self._public: list[asyncio.Server] = []
+        self._rpc: list[asyncio.Server] = []
         self._private: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._applying = asyncio.Lock()
@@ -155,16 +160,22 @@ class Gateway:
         if own is Own.READY:
             ready = bool(self.fleet.tag) and not self.is_ending
             return (200, b'{"ready": true}') if ready else (503, b'{"ready": false}')
-        about = {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
-        return 200, json.dumps(about).encode()
+        return 200, json.dumps(self.about()).encode()
+
+    def about(self) -> dict[str, Any]:
+        """The metadata of the server."""
+        return {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
 
     def index(self, request: Request, body: bytes) -> bytes | Refusal:
         """Which models there are, as the caller may know. A body that is too long was not read."""
         if request.content_length < 0 or request.content_length > BODY_BYTES:
             return errors.too_large(413, "the body of /v2/repository/index", BODY_BYTES)
+        return self.index_for(request.caller, body)
+
+    def index_for(self, caller: Caller | Refusal | None, body: bytes) -> bytes | Refusal:
         if not self.fleet.tag:
             return errors.no_table()
-        seen = self.door.sees(request.caller, time.monotonic())
+        seen = self.door.sees(caller, time.monotonic())
         return seen if isinstance(seen, Refusal) else self._index.answer(seen, body)
 
     def status(self, target: Target) -> bytes | Refusal:
@@ -177,18 +188,40 @@ class Gateway:
     # life
 
     async def listen(
-        self, public: Sequence[socket.socket] | None = None, private: Sequence[socket.socket] | None = None
+        self,
+        public: Sequence[socket.socket] | None = None,
+        private: Sequence[socket.socket] | None = None,
+        rpc: Sequence[socket.socket] | None = None,
     ) -> None:
         """Accepts connections: from the supervisor's sockets, or, in a process on its own, from new ones."""
         config = self.config
-        factory = Entrance if self.certificates else ClientConnection
-        self._public = await self._accept(lambda: factory(self), config.host, config.port, public)
+        self._public = await self._accept(self._http_factory(), config.host, config.port, public)
+        if rpc or (rpc is None and config.grpc_port is not None):
+            self._rpc = await self._accept(self._rpc_factory(), config.host, config.grpc_port or 0, rpc)
         self._private = await self._accept(
             lambda: AdminConnection(self), config.metrics_host, config.metrics_port, private
         )
         if self.certificates is not None:
             self._watching = asyncio.create_task(self.certificates.watch(), name="certificates")
-        self.log.info("gateway listening", address=self.address, metrics=self.metrics_address, pid=os.getpid())
+        self.log.info(
+            "gateway listening",
+            address=self.address,
+            grpc=self.rpc_address,
+            metrics=self.metrics_address,
+            pid=os.getpid(),
+        )
+
+    def _http_factory(self) -> Callable[[], asyncio.BaseProtocol]:
+        if self.certificates is None:
+            return lambda: ClientConnection(self)
+        context = self.certificates.context(HTTP)
+        return lambda: Entrance(self, context, lambda: ClientConnection(self, is_secure=True))
+
+    def _rpc_factory(self) -> Callable[[], asyncio.BaseProtocol]:
+        if self.certificates is None:
+            return lambda: Http2Connection(self, open_stream)
+        context = self.certificates.context(HTTP2)
+        return lambda: Entrance(self, context, lambda: Http2Connection(self, open_stream, is_secure=True))
 
     async def _accept(
         self,
@@ -205,6 +238,11 @@ class Gateway:
     @property
     def address(self) -> str:
         return _address(self._public[0])
+
+    @property
+    def rpc_address(self) -> str:
+        """ "" without gRPC."""
+        return _address(self._rpc[0]) if self._rpc else ""
 
     @property
     def metrics_address(self) -> str:
@@ -254,8 +292,11 @@ class Gateway:
         self.has_successor = has_successor
         self.is_draining = True
         began = time.monotonic()
-        for server in (*self._public, *(self._private if has_successor else ())):
+        for server in (*self._public, *self._rpc, *(self._private if has_successor else ())):
             server.close()
+        # A client of HTTP/2 goes elsewhere as soon as it is told so, and loses nothing by it.
+        for each in [each for each in self.connections if isinstance(each, Http2Connection)]:
+            each.drain()
         timeout_s = self.config.limits.drain_timeout_s
         if has_successor:
             await self._await_connections(timeout_s - min(LAST_S, timeout_s / 4))

@@ -103,7 +103,7 @@ class Supervisor:
     def revived(cls, state: SupervisorState, config: Config | None, log: EventLog) -> Supervisor:
         """The supervisor after it executed itself. `config`: of the generation to start; None: its settings are bad."""
         before = msgspec.json.decode(state.config, type=Config)
-        listeners = Listeners.inherited(state.public, state.private)
+        listeners = Listeners.inherited(state.public, state.private, state.rpc)
         self = cls(before, log, listeners, Page(state.page), state.accounts)
         os.close(self._bell)
         self._bell, self._bells, self._started_at = state.bell, dict(state.bells), state.started_at
@@ -289,7 +289,7 @@ class Supervisor:
         for other in range(max(row + 1, 2 * generation.processes)):
             if other not in self._bells:
                 self._bells[other] = _make_bell()
-        public, private = self._listeners.of(index, generation.processes)
+        public, private, rpc = self._listeners.of(index, generation.processes)
         job = Job(
             config=generation.config,
             row=row,
@@ -298,6 +298,7 @@ class Supervisor:
             started_at=self._started_at,
             public=public,
             private=private,
+            rpc=rpc,
             page=self._page.fd,
             accounts=self._accounts,
             bells=self._bells,
@@ -310,7 +311,7 @@ class Supervisor:
         process = subprocess.Popen(
             [sys.executable, "-m", "router.worker"],
             stdin=subprocess.PIPE,
-            pass_fds=(*public, *private, self._page.fd, self._accounts, self._bell, *self._bells.values()),
+            pass_fds=(*public, *private, *rpc, self._page.fd, self._accounts, self._bell, *self._bells.values()),
         )
         assert process.stdin is not None
         orders = os.dup(process.stdin.fileno())
@@ -357,6 +358,7 @@ class Supervisor:
             started_at=self._started_at,
             public=[each.fileno() for each in self._listeners.public],
             private=[each.fileno() for each in self._listeners.private],
+            rpc=[each.fileno() for each in self._listeners.rpc],
             page=self._page.fd,
             accounts=self._accounts,
             bells=self._bells,

@@ -1,8 +1,8 @@
 """TLS of the public port: the certificate in force, read again when its files change.
 
-Owns the rules for the files and what a handshake offers: TLS 1.2 and 1.3 with forward secrecy, HTTP/1.1. A file that
-cannot be used ends a start; later it is reported, and the certificate before it stays in force. Connections keep what
-they were opened with. The handshake itself is `proto/entrance.py`.
+Owns the rules for the files and what a handshake offers: TLS 1.2 and 1.3 with forward secrecy, HTTP/1.1 on one port
+and HTTP/2, which is gRPC's, on the other. A file that cannot be used ends a start; later it is reported, and the
+certificate before it stays in force. Connections keep what they were opened with. The handshake is `proto/entrance.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import os
 import ssl
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -21,6 +22,8 @@ WATCH_S: Final = 1.0
 # Of TLS 1.2 (those of 1.3 are all good): ephemeral keys, authenticated encryption.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+HTTP: Final = "http/1.1"
+HTTP2: Final = "h2"
 
 
 class Certificates:
@@ -30,11 +33,16 @@ class Certificates:
         self._tls = tls
         self._log = log
         self._stamp = _stamp(tls)
-        self._current = read_context(tls)
-        # A server takes one context for its life, so this one hands each handshake on to the current one.
-        self.context = read_context(tls)
-        self.context.sni_callback = self._choose
+        self._current = _read_contexts(tls)
+        # A server takes one context for its life, so these hand each handshake on to the current one.
+        self._contexts = _read_contexts(tls)
+        for protocol, context in self._contexts.items():
+            context.sni_callback = partial(self._choose, protocol)
         self._warn_of_key()
+
+    def context(self, protocol: str) -> ssl.SSLContext:
+        """For all handshakes of a port that speaks `HTTP` or `HTTP2`."""
+        return self._contexts[protocol]
 
     async def watch(self) -> None:
         """Follows the files until cancelled."""
@@ -47,15 +55,17 @@ class Certificates:
 
     async def _reload(self) -> None:
         try:
-            self._current = await asyncio.to_thread(read_context, self._tls)
+            self._current = await asyncio.to_thread(_read_contexts, self._tls)
         except ConfigError as exc:
             self._log.error("certificate refused; the one before it stays in force", reason=str(exc))
             return
         self._log.info("certificate read", file=self._tls.certificate)
         self._warn_of_key()
 
-    def _choose(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
-        handshake.context = self._current
+    def _choose(
+        self, protocol: str, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        handshake.context = self._current[protocol]
 
     def _warn_of_key(self) -> None:
         mode = stat.S_IMODE(os.stat(self._tls.key).st_mode)
@@ -65,7 +75,11 @@ class Certificates:
             )
 
 
-def read_context(tls: Tls) -> ssl.SSLContext:
+def _read_contexts(tls: Tls) -> dict[str, ssl.SSLContext]:
+    return {protocol: read_context(tls, protocol) for protocol in (HTTP, HTTP2)}
+
+
+def read_context(tls: Tls, protocol: str = HTTP) -> ssl.SSLContext:
     """Raises `ConfigError` that names the file and what is wrong with it."""
     certificate, key = _read(tls.certificate, "certificate"), _read(tls.key, "key")
     if _BEGIN_CERTIFICATE not in certificate:
@@ -78,7 +92,7 @@ def read_context(tls: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     try:
         context.load_cert_chain(tls.certificate, tls.key, password="")
     except (ssl.SSLError, OSError) as exc:

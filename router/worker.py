@@ -142,7 +142,7 @@ class _Life:
         self._crew.enter(Phase.READY)
         await _first_of(self._serve, self._leave)
         if self._serve.is_set():
-            await gateway.listen(_sockets(self._job.public), _sockets(self._job.private))
+            await gateway.listen(*map(_sockets, (self._job.public, self._job.private, self._job.rpc)))
             self._crew.enter(Phase.SERVING)
             await self._leave.wait()
         self._crew.enter(Phase.RETIRING)

@@ -100,7 +100,14 @@ class Lineup:
         table = self.directory / f"table-{port}.json"
         table.write_bytes(encode(benchmark_table(models, self._backend_port)))
         command = [sys.executable, "-m", "router", "--table", str(table), "--port", str(port), *options]
-        command += ["--metrics-port", str(metrics_port), "--log-file", str(self.directory / f"gateway-{port}.log")]
+        command += [
+            "--metrics-port",
+            str(metrics_port),
+            "--grpc-port",
+            "off",
+            "--log-file",
+            str(self.directory / f"gateway-{port}.log"),
+        ]
         return self._start("modelfleet", command, port, cores)
 
     def _nginx(self, name: str, port: int, workers: int = 1) -> list[str]:

@@ -80,7 +80,7 @@ def main() -> None:
         table = Path(directory) / "table.json"
         table.write_bytes(encode(Table("benchmark", 1, "c", {"m": ModelRoute({"1": route}, {"1": 1})})))
         command = [sys.executable, "-m", "router", "--table", str(table), "--port", str(port := free_port())]
-        command += ["--metrics-port", str(free_port()), "--log-file", f"{directory}/gateway.log"]
+        command += ["--metrics-port", str(free_port()), "--grpc-port", "off", "--log-file", f"{directory}/gateway.log"]
         if options.processes != 1:
             command += ["--processes", str(options.processes)]
         with running("modelfleet", command, port, BOTH_CORES):

@@ -34,7 +34,7 @@ START_TIMEOUT_S = 15.0
 # A trial of the settings and the start of the new processes, each within the gateway's own limits (45 s).
 RESTART_TIMEOUT_S = 60.0
 # Another value of these needs another process; all else is taken over in a hot restart.
-ADDRESS = ("host", "port", "metrics_host", "metrics_port")
+ADDRESS = ("host", "port", "grpc_port", "metrics_host", "metrics_port")
 
 
 class GatewayFailed(UnavailableError):  # noqa: N818
@@ -46,7 +46,7 @@ class Listener:
     """Where a gateway listens and with which settings.
 
     `processes`: 0 is one for each core. `tls`: absolute paths by their names in the manifest, empty for plain HTTP.
-    `access_log_share`: None writes no access log.
+    `access_log_share`: None writes no access log. `grpc_port`: None is no gRPC.
     """
 
     host: str
@@ -57,16 +57,31 @@ class Listener:
     auth: str = "off"
     tls: Mapping[str, str] = field(default_factory=dict)
     access_log_share: float | None = None
+    grpc_port: int | None = None
 
     @property
     def url(self) -> str:
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
-        shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self.tls else 'http'}://{shown}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self._shown_host}:{self.port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Host and port, as clients of gRPC want them; "" without gRPC."""
+        return f"{self._shown_host}:{self.grpc_port}" if self.grpc_port else ""
+
+    @property
+    def ports(self) -> list[tuple[str, str, int]]:
+        """Name in the manifest, host and port of all that is listened on."""
+        grpc = [("grpc_port", self.host, self.grpc_port)] if self.grpc_port else []
+        return [("port", self.host, self.port), *grpc, ("metrics_port", "127.0.0.1", self.metrics_port)]
 
     def has_address_of(self, other: Listener) -> bool:
         """Whether a gateway with one can take over the other's settings without another process."""
-        return (self.host, self.port, self.metrics_port) == (other.host, other.port, other.metrics_port)
+        return (self.host, self.ports) == (other.host, other.ports)
+
+    @property
+    def _shown_host(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"[{host}]" if ":" in host else host
 
     def facts(self) -> dict[str, str]:
         """Every setting in words, by its name in the manifest's `gateway:` section."""
@@ -74,6 +89,7 @@ class Listener:
         settings: dict[str, Any] = {
             "host": self.host,
             "port": self.port,
+            "grpc_port": self.grpc_port or "off",
             "metrics_port": self.metrics_port,
             "processes": self.processes or "auto",
             "auth": self.auth,
@@ -111,7 +127,8 @@ class GatewayProcess:
     def ports(self) -> dict[str, int]:
         """The ports of the gateway that runs, whatever its settings, by their names in the manifest; none without."""
         found = self._read()
-        return {name: int(found["config"][name]) for name in ("port", "metrics_port")} if found else {}
+        config = found["config"] if found else {}
+        return {name: int(config[name]) for name in ("port", "grpc_port", "metrics_port") if config.get(name)}
 
     def running(self, metrics_port: int) -> int | None:
         """The process id of the gateway that runs with this private port, whatever its other settings."""
@@ -229,6 +246,7 @@ class GatewayProcess:
         return {
             "host": listener.host,
             "port": listener.port,
+            "grpc_port": listener.grpc_port,
             "metrics_host": "127.0.0.1",
             "metrics_port": listener.metrics_port,
             "control_url": self._control_url,
@@ -300,8 +318,7 @@ def check_ports(listener: Listener, mine: Mapping[str, Any]) -> None:
     Gateways share their ports (SO_REUSEPORT) with their own successors, so a stranger's gateway would share
     them in silence: a plain bind finds out. `mine` is the configuration of the gateway to be replaced.
     """
-    wanted = (("port", listener.host, listener.port), ("metrics_port", "127.0.0.1", listener.metrics_port))
-    for name, host, port in wanted:
+    for name, host, port in listener.ports:
         if mine.get(name) == port:
             continue
         if problem := bind_problem(host, port):

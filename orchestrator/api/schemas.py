@@ -74,9 +74,11 @@ class ModelStatus(Schema):
 
 
 class GatewayStatus(Schema):
-    """The gateway. `table_current`: it has applied the newest table; `error` says why it cannot be asked."""
+    """The gateway. `grpc_address`: host and port, "" where there is no gRPC. `table_current`: it has applied the newest
+    table; `error` says why it cannot be asked."""
 
     url: str
+    grpc_address: str = ""
     metrics_url: str
     pid: int | None = None
     ready: bool

@@ -61,6 +61,7 @@ async def gateway_status(control: ControlPlane) -> schemas.GatewayStatus:
     report = await control.keeper.report()
     return schemas.GatewayStatus(
         url=listener.url if listener else "",
+        grpc_address=listener.grpc_address if listener else "",
         metrics_url=listener.metrics_url if listener else "",
         pid=control.keeper.pid,
         ready=report is not None and not report.draining,

@@ -24,6 +24,7 @@ LEAST_FREE_BYTES = 2 * 1024**3
 MOST_SKEW_S = 5.0
 ENGINE_TIMEOUT_S = 5
 _GATEWAY_PORT = 8080
+_GATEWAY_GRPC_PORT = 8081
 _GATEWAY_METRICS_PORT = 8082
 
 
@@ -90,10 +91,11 @@ def ports(path: Path) -> list[Record]:
     wanted = {
         "port of API": DEFAULT_API_PORT,
         "port of gateway": ours.get("port", _GATEWAY_PORT),
+        "port of gRPC": ours.get("grpc_port") if ours else _GATEWAY_GRPC_PORT,
         "port of metrics": ours.get("metrics_port", _GATEWAY_METRICS_PORT),
     }
     is_ours = bool(ours) and _answers(ours.get("metrics_port", 0))
-    return [_port(name, port, is_ours=is_ours and name != "port of API") for name, port in wanted.items()]
+    return [_port(name, port, is_ours=is_ours and name != "port of API") for name, port in wanted.items() if port]
 
 
 def _port(name: str, port: int, *, is_ours: bool) -> Record:

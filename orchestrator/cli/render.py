@@ -28,7 +28,7 @@ def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
     lines: list[Line] = [
         ["cluster  ", (status.cluster, "bold"), "  ", words.state(status.state), f"  revision {status.revision}, "
          f"{status.engine} engine, control plane up {started}"],
-        ["gateway  ", status.gateway.url, "  ", *_gateway_state(status.gateway)],
+        ["gateway  ", status.gateway.url, *_grpc(status.gateway), "  ", *_gateway_state(status.gateway)],
     ]  # fmt: skip
     if status.engine_error:
         lines.append(["engine   ", (status.engine_error, "bold red")])
@@ -36,6 +36,12 @@ def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
         operation = status.operation
         lines.append([f"{operation.kind:<7}  ", words.state(operation.state), f"  {operation.step}"])
     return lines
+
+
+def _grpc(gateway: schemas.GatewayStatus) -> Line:
+    # One that is older than this command has no such field.
+    address = getattr(gateway, "grpc_address", "")
+    return [f", gRPC {address}"] if address else []
 
 
 def _gateway_state(gateway: schemas.GatewayStatus) -> Line:

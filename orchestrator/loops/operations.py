@@ -246,8 +246,7 @@ class Operations:
     def _check_listener(self, manifest: manifests.Manifest) -> None:
         """A port that somebody else uses is found before anything changes."""
         wanted, mine = listener_of(manifest, self._config), self._keeper.ports()
-        ports = {"port": (wanted.host, wanted.port), "metrics_port": ("127.0.0.1", wanted.metrics_port)}
-        for field, (host, port) in ports.items():
+        for field, host, port in wanted.ports:
             if mine.get(field) == port:
                 continue
             if problem := bind_problem(host, port):

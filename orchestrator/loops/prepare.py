@@ -165,6 +165,7 @@ def listener_of(manifest: Manifest, config: Config) -> Listener:
         host=gateway.host,
         port=config.gateway_port or gateway.port,
         metrics_port=config.metrics_port or gateway.metrics_port,
+        grpc_port=(config.grpc_port or gateway.grpc_port) if gateway.grpc_port else None,
         limits=asdict(gateway.limits),
         processes=gateway.processes,
         auth=gateway.auth,

@@ -18,6 +18,8 @@ from orchestrator.manifest.kinds import DAY_S, GI, KI, MI, Choice, Integer, Inte
 PATH = Text("the path of a file")
 # `gateway.processes: auto`, as the gateway knows it.
 AS_MANY_AS_CORES = 0
+# `gateway.grpc_port: off`.
+NO_GRPC = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class GatewayConfig:
         default="127.0.0.1",
     )
     port: int = setting(Integer(1, 65_535), "The port for predictions.", default=8080)
+    grpc_port: int = setting(
+        IntegerOr("off", NO_GRPC, Integer(1, 65_535)),
+        "The port for predictions over gRPC, on the same address and with the same `tls`; off opens none.",
+        default=8081,
+    )
     metrics_port: int = setting(
         Integer(1, 65_535), "The port for metrics and health, always on loopback.", default=8082
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.backends import BACKENDS
 from orchestrator.manifest.diagnostics import Path, listed, shown, unknown_name
-from orchestrator.manifest.gateway import LimitsConfig
+from orchestrator.manifest.gateway import NO_GRPC, GatewayConfig, LimitsConfig
 from orchestrator.manifest.groups import settings_of
 from orchestrator.manifest.kinds import INVALID, Report, size_text
 from orchestrator.manifest.model import ModelConfig, VersionConfig, written
@@ -147,13 +147,23 @@ def _check_sticky(manifest: Layer, models: Layer, report: Report) -> None:
 
 
 def _check_gateway(gateway: Layer, report: Report) -> None:
-    port = gateway.get("port", 8080)
-    if port is not INVALID and port == gateway.get("metrics_port", 8082):
-        at = ("gateway", "metrics_port" if "metrics_port" in gateway else "port")
-        report.add(at, f"port and metrics_port are both {port}; metrics have a port of their own; change one")
+    _check_ports(gateway, report)
     limits = _mapping(gateway.get("limits", {}))
     for part, whole, of in (("target_bytes", "head_bytes", "the head"), ("buffer_bytes", "held_bytes", "what is held")):
         _check_part(limits, part, whole, of, report)
+
+
+def _check_ports(gateway: Layer, report: Report) -> None:
+    known = settings_of(GatewayConfig)
+    taken: dict[object, str] = {}
+    for field in ("port", "grpc_port", "metrics_port"):
+        port = gateway.get(field, known[field].default)
+        if port is INVALID or port == NO_GRPC:
+            continue
+        other = taken.setdefault(port, field)
+        if other != field:
+            at = ("gateway", field if field in gateway else other)
+            report.add(at, f"{other} and {field} are both {port}; each has a port of its own; change one")
 
 
 def _check_part(limits: Layer, part: str, whole: str, of: str, report: Report) -> None:

@@ -2,8 +2,8 @@
 
 Owns what "equal" means. Status classes are compared first; only the bodies of 2xx are compared further, for the words
 of an error are nobody's prediction. JSON is compared by value, without what names the version or the request; binary
-tensors (v2's extension) element by element; anything else byte by byte. Pure. Comparing is a generator, so that a long
-answer does not keep requests waiting: it yields often, and returns the verdict.
+tensors (v2's extension, and those of gRPC's messages) element by element; anything else byte by byte. Pure. Comparing
+is a generator, so that a long answer does not keep requests waiting: it yields often, and returns the verdict.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from router.core import protobuf
+from router.core.errors import ProtocolError
+from router.core.oip import MESSAGE
 
 EQUAL: Final = "equal"
 DIFFERENT: Final = "different"
@@ -65,6 +69,8 @@ def compare(live: Answer, shadow: Answer, tolerance: float) -> Generator[None, N
 
 
 def _bodies(live: Answer, shadow: Answer, tolerance: float) -> Steps:
+    if _is_message(live) and _is_message(shadow):
+        return (yield from _messages(live.body, shadow.body, tolerance))
     lengths = _binary_length(live), _binary_length(shadow)
     try:
         one = _decode(live.body[: lengths[0]])
@@ -80,6 +86,74 @@ def _bodies(live: Answer, shadow: Answer, tolerance: float) -> Steps:
         return "one of the answers has its tensors in binary, the other has not"
     tensors = live.body[lengths[0] :], shadow.body[lengths[1] :]
     return (yield from _tensors(one, *tensors, tolerance))
+
+
+def _is_message(answer: Answer) -> bool:
+    return any(line[:13].lower() == b"content-type:" and line[13:].strip() == MESSAGE for line in answer.fields)
+
+
+def _messages(live: bytes, shadow: bytes, tolerance: float) -> Steps:
+    """Where two ModelInferResponses differ. Raw tensors belong to the outputs, by their order."""
+    try:
+        one, other = _read_message(live), _read_message(shadow)
+    except ProtocolError:
+        return "the bodies are not messages, and their bytes differ"
+    yield
+    if len(one.raw) != len(other.raw) or [each.about for each in one.outputs] != [each.about for each in other.outputs]:
+        return "the outputs have other names, types or shapes"
+    if one.rest != other.rest:
+        return "the bytes beside the outputs differ"
+    for number, output in enumerate(one.outputs):
+        pairs = [(output.datatype, one.raw[number], other.raw[number])] if number < len(one.raw) else []
+        pairs += zip(_TYPED, output.contents, other.outputs[number].contents, strict=True)
+        for pair in pairs:
+            difference = yield from _tensor(*pair, tolerance)
+            if difference:
+                return f"outputs {_short(output.name)}: {difference}"
+    return ""
+
+
+class _Output(NamedTuple):
+    """`contents` are its typed contents: floats, doubles, and whatever is neither."""
+
+    name: str
+    datatype: str
+    about: bytes
+    contents: tuple[bytes, bytes, bytes]
+
+
+class _Message(NamedTuple):
+    outputs: list[_Output]
+    raw: list[bytes]
+    rest: list[tuple[int, object]]
+
+
+_TYPED: Final = ("FP32", "FP64", "")
+
+
+def _read_message(body: bytes) -> _Message:
+    message = _Message([], [], [])
+    for number, value in protobuf.fields(body, len(body)):
+        if number == 5 and isinstance(value, bytes):
+            message.outputs.append(_read_output(value))
+        elif number == 6 and isinstance(value, bytes):
+            message.raw.append(value)
+        elif number not in (2, 3):  # model_version and id
+            message.rest.append((number, value))
+    return message
+
+
+def _read_output(body: bytes) -> _Output:
+    name, datatype = protobuf.texts(body, 2)
+    about, contents = [], {6: b"", 7: b"", 0: b""}
+    for number, value in protobuf.fields(body, len(body)):
+        if number != 5 or not isinstance(value, bytes):
+            about.append(f"{number}: {value!r}")
+            continue
+        for kind, part in protobuf.fields(value, len(value)):
+            is_packed = kind in contents and isinstance(part, bytes)
+            contents[kind if is_packed else 0] += part if is_packed else f"{kind}: {part!r}".encode()  # type: ignore[operator]
+    return _Output(name, datatype, "\n".join(about).encode(), (contents[6], contents[7], contents[0]))
 
 
 def _decode(body: bytes) -> object:

@@ -120,7 +120,7 @@ class Copy:
         self._request = request
         self._request_id = request_id
         self._traceparent = traceparent
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.live = Kept(keeper)
         self.shadow = Kept(keeper)
         self.is_head = request.method == b"HEAD"
@@ -281,7 +281,7 @@ class Copy:
             difference=verdict.difference,
             method=self._request.method,
             path=self._request.path,
-            request=self.body,
+            request=bytes(self.body),
             live_status=live.status,
             live=live.body,
             shadow_status=shadow.status,

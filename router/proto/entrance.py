@@ -1,4 +1,4 @@
-"""A connection to the TLS port until its handshake is done: then a `ClientConnection` takes it over.
+"""A connection to a TLS port until its handshake is done: then the port's own kind of connection takes it over.
 
 Owns the time a handshake may take and its place among the connections, so that slow handshakes are bounded like slow
 requests; one that sends nothing costs no TLS state. A handshake that fails is closed in silence, for port scanners must
@@ -8,15 +8,15 @@ not fill the log. Plain HTTP is a person's mistake: it is told so, and the log n
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from router.core import errors
 from router.core.rewrite import refusal_response
-from router.proto.downstream import ClientConnection
 from router.proto.timers import Alarm
-from router.tls import Certificates
 
 if TYPE_CHECKING:
     from router.server import Gateway
@@ -31,10 +31,11 @@ class Entrance(asyncio.Protocol):
     """One connection, from accept to the end of its handshake."""
 
     __slots__ = (
-        "_certificates",
+        "_context",
         "_gateway",
         "_held",
         "_is_over",
+        "_make",
         "_task",
         "_transport",
         "alarm",
@@ -42,9 +43,10 @@ class Entrance(asyncio.Protocol):
         "deadline",
     )
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]) -> None:
         self._gateway = gateway
-        self._certificates = cast(Certificates, gateway.certificates)
+        self._context = context
+        self._make = make
         self._transport: asyncio.Transport = cast(Any, None)
         self._task: asyncio.Task[None] | None = None
         self._held: list[bytes] = []  # what was decrypted before the client's connection took over
@@ -103,7 +105,7 @@ class Entrance(asyncio.Protocol):
         if transport is None or transport.is_closing() or self._is_over:
             self._transport.abort()
             return
-        client = ClientConnection(self._gateway, is_secure=True)
+        client = self._make()
         client.connection_made(transport)
         transport.set_protocol(client)
         for data in self._held:
@@ -116,7 +118,7 @@ class Entrance(asyncio.Protocol):
         self.deadline = inf
         starting = loop.create_task(
             loop.start_tls(
-                self._transport, self, self._certificates.context, server_side=True,
+                self._transport, self, self._context, server_side=True,
                 ssl_handshake_timeout=left_s, ssl_shutdown_timeout=SHUTDOWN_S,
             )
         )  # fmt: skip

@@ -111,7 +111,7 @@ class Exchange(Place):
 
     # called by the client
 
-    def start(self, body: bytes, now: float) -> None:
+    def start(self, body: bytes | bytearray, now: float) -> None:
         """Admits a request whose body is here as a whole."""
         self._backlog = body
         self._upload_length = self.body_bytes = len(body)

@@ -72,12 +72,16 @@ class Shadows:
         traceparent: bytes,
         arrived: float,
         caller: Caller | None = None,
+        kinds: tuple[type[Exchange], type[CopiedExchange]] | None = None,
     ) -> Exchange:
-        """The exchange of a request whose body is here and whose version has a shadow: copied, or as any other."""
+        """The exchange of a request whose body is here and whose version has a shadow: copied, or as any other.
+
+        `kinds`: its classes, for a client that does not speak HTTP/1.1."""
+        plain, copied = kinds or (Exchange, CopiedExchange)
         rule = cast(ShadowRule, lane.shadow)
         if not rule.takes(request.method, cast(Target, request.target).path):
-            return Exchange(client, fleet, lane, request, request_id, traceparent, arrived, caller)
-        exchange = CopiedExchange(client, fleet, lane, request, request_id, traceparent, arrived, caller)
+            return plain(client, fleet, lane, request, request_id, traceparent, arrived, caller)
+        exchange = copied(client, fleet, lane, request, request_id, traceparent, arrived, caller)
         exchange.copy = Copy(self, rule, lane.version, request, request_id, traceparent)
         return exchange
 
@@ -142,7 +146,7 @@ class CopiedExchange(Exchange):
 
     copy: Copy
 
-    def start(self, body: bytes, now: float) -> None:
+    def start(self, body: bytes | bytearray, now: float) -> None:
         self.copy.body = body
         super().start(body, now)
 

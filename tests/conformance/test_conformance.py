@@ -38,7 +38,7 @@ def gateway(tmp_path: Path, ports: tuple[int, int, int]) -> Iterator[None]:
     table.write_bytes(encode(Table("conformance", 1, "c", {"echo": ModelRoute({"1": route}, {"1": 1})})))
     timeouts = ("--header-timeout-s", "--body-timeout-s", "--idle-timeout-s")
     process = subprocess.Popen([
-        sys.executable, "-m", "router", "--table", str(table), "--port", str(port), "--metrics-port", str(metrics_port),
+        sys.executable, "-m", "router", "--table", str(table), "--port", str(port), "--metrics-port", str(metrics_port), "--grpc-port", "off",
         "--log-file", str(tmp_path / "log"), "--body-bytes", str(BODY_LIMIT),
         *(argument for flag in timeouts for argument in (flag, str(TIMEOUT_S))),
     ])  # fmt: skip

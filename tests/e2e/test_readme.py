@@ -105,6 +105,7 @@ def _environment(tmp_path: Path, port: int, free_port: Callable[[], int]) -> dic
         "PIP_CACHE_DIR": cache.stdout.strip(),
         "MODELFLEET_STATE_DIR": str(tmp_path / "state"),
         "MODELFLEET_GATEWAY_PORT": str(port),
+        "MODELFLEET_GRPC_PORT": str(free_port()),
         "MODELFLEET_METRICS_PORT": str(free_port()),
         "MODELFLEET_API_PORT": str(free_port()),
         "NO_COLOR": "1",

@@ -135,6 +135,7 @@ class GatewayUnderTest:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.port = int(gateway.address.rpartition(":")[2])
+        self.grpc_port = int(gateway.rpc_address.rpartition(":")[2] or 0)
         self.metrics_port = int(gateway.metrics_address.rpartition(":")[2])
         self.secure: ssl.SSLContext | None = None  # what clients of a TLS port connect with
         self._revision = 0

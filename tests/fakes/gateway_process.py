@@ -20,10 +20,11 @@ from tests.fakes.gateway import Answer, Client, until
 class RunningGateway:
     """A gateway with its table, its settings and its log in `directory`."""
 
-    def __init__(self, directory: Path, port: int, metrics_port: int) -> None:
+    def __init__(self, directory: Path, port: int, metrics_port: int, grpc_port: int | None = None) -> None:
         self.directory = directory
         self.port = port
         self.metrics_port = metrics_port
+        self.grpc_port = grpc_port
         self._table = directory / "table.json"
         self._config = directory / "config.json"
         self._log = directory / "gateway.log"
@@ -41,7 +42,7 @@ class RunningGateway:
     def configure(self, **settings: Any) -> None:
         self._config.write_text(
             json.dumps({
-                "port": self.port, "metrics_port": self.metrics_port, "table_file": str(self._table),
+                "port": self.port, "metrics_port": self.metrics_port, "grpc_port": self.grpc_port, "table_file": str(self._table),
                 "log_file": str(self._log), **settings,
             })
         )  # fmt: skip

@@ -21,7 +21,10 @@ from .mutating import mutated
 from .targets import TARGETS
 
 # How much of the time each gets: whole gateways have the most to reach.
-SHARES = {"client": 8, "replica": 6, "chunks": 2, "heads": 2, "paths": 1, "tables": 1, "tables_near": 1}
+SHARES = {
+    "client": 8, "replica": 6, "frames": 6, "chunks": 2, "fields": 2, "messages": 1, "heads": 2, "paths": 1, "tables": 1,
+    "tables_near": 1,
+}  # fmt: skip
 # A case that takes longer than this hangs.
 CASE_S = 20
 KEPT_BYTES = 60_000  # of one target's corpus file: it is read by people

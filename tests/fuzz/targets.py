@@ -14,13 +14,19 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Final
 
+import hpack
 import httptools
 import msgspec
+from google.protobuf.message import DecodeError
+from hyperframe.frame import DataFrame, Frame, HeadersFrame
+from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from router.contract import TableError, decode, encode
+from router.core import oip
 from router.core.chunked import ChunkDecoder
 from router.core.errors import ProtocolError
 from router.core.framing import parse_request, parse_response
+from router.core.hpack import Decoder, HpackError
 from router.core.target import Own, read_target
 from tests.fakes.http_readers import (
     Seen,
@@ -42,6 +48,7 @@ HANDSHAKE: Final = (
     b"GET /models/m/a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # RFC 6455 section 1.3
 
 # A world is made anew now and then, so that a case that leaves something behind is near the one that shows it.
@@ -204,6 +211,62 @@ def _steps(piece: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     yield piece[begin:], None
 
 
+def frames(data: bytes) -> None:
+    """Whatever a client of gRPC sends, it gets frames that others read, each stream ends once, and no slot is lost."""
+    _run(_frames, data)
+
+
+async def _frames(world: World, data: bytes) -> None:
+    for pieces in ([data.replace(CUT, b"")], _pieces(data)):
+        transport = world.rpc_client()
+        transport.deliver(PREFACE)
+        for piece in pieces:
+            for part, step in _steps(piece):
+                if transport.is_open and step is None:
+                    transport.deliver(part)
+                elif step == LEAVE:
+                    transport.drop()
+                elif step == EXPIRE and transport.is_open:
+                    transport.protocol.on_deadline(time.monotonic() + 1e6)
+                await world.settle()
+        _check_frames(bytes(transport.written))
+        await world.finish()
+
+
+def _check_frames(written: bytes) -> None:
+    decoder, ended = hpack.Decoder(), set()
+    while written:
+        frame, length = Frame.parse_frame_header(memoryview(written[:9]), strict=True)
+        frame.parse_body(memoryview(written[9 : 9 + length]))
+        written = written[9 + length :]
+        if isinstance(frame, HeadersFrame | DataFrame):
+            assert frame.stream_id not in ended, "something came behind the end of a stream"
+            if isinstance(frame, HeadersFrame):
+                assert decoder.decode(frame.data)
+            if "END_STREAM" in frame.flags:
+                ended.add(frame.stream_id)
+
+
+def fields(data: bytes) -> None:
+    """A block of HPACK is refused, or read as another reader does."""
+    ours, theirs = Decoder(1 << 16), hpack.Decoder()
+    for block in data.split(CUT):
+        try:
+            read = ours.decode(block)
+        except HpackError:
+            return
+        others = theirs.decode(block, raw=True)
+        assert read is None or read == [(bytes(name), bytes(value)) for name, value in others]
+
+
+def messages(data: bytes) -> None:
+    """Of a message is read what a real reader reads, or it is refused by one of them."""
+    with suppress(ProtocolError, DecodeError):
+        asked = oip.read_infer(data)
+        read = ModelInferRequest.FromString(data)
+        assert asked == (read.model_name, read.model_version, read.id)
+
+
 def chunks(data: bytes) -> None:
     """The decoder reads at once what it reads byte by byte, and what llhttp and h11 read."""
     at_once, by_byte = _decode([data]), _decode([data[i : i + 1] for i in range(len(data))])
@@ -304,7 +367,8 @@ _A_TABLE: Final = (
 )
 
 TARGETS: Final[dict[str, Target]] = {
-    target.__name__: target for target in (client, replica, chunks, heads, paths, tables, tables_near)
+    target.__name__: target
+    for target in (client, replica, chunks, frames, fields, messages, heads, paths, tables, tables_near)
 }
 
 

@@ -17,6 +17,8 @@ from router.config import Config, Limits
 from router.contract import Endpoint, ModelRoute, Table, VersionRoute
 from router.log import EventLog
 from router.proto.downstream import ClientConnection
+from router.proto.http2 import Http2Connection
+from router.proto.rpc import open_stream
 from router.server import Gateway
 from tests.fakes.http_readers import Seen
 
@@ -177,10 +179,15 @@ class World:
         self.replica_sides: list[ReplicaSide] = []
 
     def client(self) -> MemoryTransport:
-        protocol = ClientConnection(self.gateway)
+        return self._connected(ClientConnection(self.gateway))
+
+    def rpc_client(self) -> MemoryTransport:
+        return self._connected(Http2Connection(self.gateway, open_stream))
+
+    def _connected(self, protocol: Any) -> MemoryTransport:
         transport = MemoryTransport(protocol)
         self._clients.append(transport)
-        protocol.connection_made(transport)  # type: ignore[arg-type]
+        protocol.connection_made(transport)
         return transport
 
     async def settle(self) -> None:

@@ -69,6 +69,7 @@ class Cluster:
         self.engine = engine
         self.state_dir = root / "state"
         self.api_port, self.gateway_port, self.metrics_port = free_port(), free_port(), free_port()
+        self.grpc_port = free_port()
         self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
@@ -83,7 +84,11 @@ class Cluster:
 
     def spawn(self, **options: Any) -> subprocess.Popen[str]:
         """A control plane's process on this state directory, whether or not it can live."""
-        ports = {"MODELFLEET_GATEWAY_PORT": self.gateway_port, "MODELFLEET_METRICS_PORT": self.metrics_port}
+        ports = {
+            "MODELFLEET_GATEWAY_PORT": self.gateway_port,
+            "MODELFLEET_GRPC_PORT": self.grpc_port,
+            "MODELFLEET_METRICS_PORT": self.metrics_port,
+        }
         environ = {**os.environ, **self.environ, **{k: str(v) for k, v in ports.items()}}
         command = [sys.executable, "-m", "orchestrator", "--state-dir", str(self.state_dir)]
         command += ["--api-port", str(self.api_port), "--cluster", self.name, "--engine", self.engine]

@@ -37,6 +37,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
         config = Config(
             port=0,
             metrics_port=0,
+            grpc_port=0,
             table_file="unused",
             access_log=access_log,
             tls=tls,

@@ -72,7 +72,7 @@ async def process(tmp_path: Path, replica: ScriptedReplica) -> AsyncIterator[Pro
     table.write_bytes(encode(Table("e", 1, "c", {"m": ModelRoute({"1": route}, {"1": 1})})))
     log = tmp_path / "gateway.log"
     started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "router", "--table", str(table), "--port", "0", "--metrics-port", "0",
+        sys.executable, "-m", "router", "--table", str(table), "--port", "0", "--metrics-port", "0", "--grpc-port", "0",
         "--log-file", str(log), "--drain-timeout-s", "5",
     )  # fmt: skip
     process = Process(started, log)

@@ -40,7 +40,7 @@ def process(state: StateDir) -> Iterator[GatewayProcess]:
 
 @pytest.fixture
 def listener(tmp_path: Path, free_port: Callable[[], int]) -> Listener:
-    config = Config(tmp_path, gateway_port=free_port(), metrics_port=free_port())
+    config = Config(tmp_path, gateway_port=free_port(), grpc_port=free_port(), metrics_port=free_port())
     return listener_of(Manifest(models={}), config)
 
 
@@ -64,7 +64,7 @@ class TestLife:
         process.start(listener)
 
         assert before == {}
-        assert _process(state).ports() == {"port": listener.port, "metrics_port": listener.metrics_port}
+        assert _process(state).ports() == {name: port for name, _, port in listener.ports}
 
     def test_another_listener_gets_a_process_of_its_own_and_the_first_ends(
         self, process: GatewayProcess, listener: Listener, free_port: Callable[[], int]
@@ -117,7 +117,7 @@ class TestLife:
     def test_a_stop_without_a_gateway_is_fine(self, process: GatewayProcess) -> None:
         process.stop()
 
-    @pytest.mark.parametrize("field", ["port", "metrics_port"])
+    @pytest.mark.parametrize("field", ["port", "grpc_port", "metrics_port"])
     def test_a_port_of_somebody_else_is_told_by_its_field(
         self, process: GatewayProcess, listener: Listener, field: str
     ) -> None:

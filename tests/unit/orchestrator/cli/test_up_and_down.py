@@ -152,6 +152,7 @@ class TestTheRealControlPlane:
     @pytest.fixture(autouse=True)
     def _own_ports(self, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], run: Run) -> Iterator[None]:
         monkeypatch.setenv("MODELFLEET_GATEWAY_PORT", str(free_port()))
+        monkeypatch.setenv("MODELFLEET_GRPC_PORT", str(free_port()))
         monkeypatch.setenv("MODELFLEET_METRICS_PORT", str(free_port()))
         monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
         yield
