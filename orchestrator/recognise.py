@@ -109,7 +109,9 @@ def _candidates(root: Path) -> Iterator[Path]:
         seen += len(files)
         if seen > MAX_FILES:
             raise UserError(f"{root}: more than {MAX_FILES:,} files; that is no folder of models; name a smaller one")
-        yield from (Path(directory, name) for name in sorted(files) if not name.startswith("."))
+        yield from (
+            Path(directory, name) for name in sorted(files) if not name.startswith(".") and name not in _COMPANIONS
+        )
 
 
 def _look(root: Path, path: Path, relative_to: Path) -> Found:

@@ -24,6 +24,7 @@ for file in $images/*.in; do
     # shellcheck disable=SC2086 # two words
     compile "$name.lock" "$file" $excludes --constraint $images/examples.lock ${UPGRADE:+--upgrade}
 done
+compile requirements/kserve.lock requirements/kserve.in ${UPGRADE:+--upgrade}
 compile requirements/fuzz.lock requirements/fuzz.in ${UPGRADE:+--upgrade}
 compile requirements/source-servers.lock requirements/source-servers.in ${UPGRADE:+--upgrade}
 compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}

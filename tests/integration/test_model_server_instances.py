@@ -163,6 +163,35 @@ class TestMemory:
             assert "raise `resources.memory`" in refused.json()["error"]
             assert peak_bytes(replica) - before < 5 * len(body)
 
+    def test_binary_tensors_cost_little_more_than_their_bytes_but_for_strings(self, tmp_path: Path) -> None:
+        """40 MB of numbers fit into 320 MiB; as many bytes of empty strings would be ten million Python objects."""
+        source = "class Model:\n  def load(self, path): ...\n  def predict(self, inputs): return inputs['x'][:, 0]"
+        content = bytes(40_000_000)
+        with ready_replica(
+            models.python(tmp_path / "m", source), backend="python", MODELFLEET_MEMORY_BYTES=str(320 << 20)
+        ) as replica:
+            before = peak_bytes(replica)
+
+            numbers = infer_binary(replica, "FP32", [2_500_000, 4], content)
+            peak = peak_bytes(replica)
+            strings = infer_binary(replica, "BYTES", [2_500_000, 4], content)
+
+            assert numbers.status_code == 200
+            assert peak - before < 4 * len(content)
+            assert (strings.status_code, strings.json()["code"]) == (413, "TOO_LARGE")
+            assert peak_bytes(replica) - before < 5 * len(content)
+
+
+def infer_binary(replica: Replica, datatype: str, shape: list[int], content: bytes) -> httpx.Response:
+    parameters = {"binary_data_size": len(content)}
+    head = json.dumps({
+        "inputs": [{"name": "x", "datatype": datatype, "shape": shape, "parameters": parameters}],
+        "parameters": {"binary_data_output": True},
+    }).encode()  # fmt: skip
+    fields = {"inference-header-content-length": str(len(head))}
+    url = f"{replica.url}/v2/models/iris/infer"
+    return httpx.post(url, content=head + content, headers=fields, timeout=40)
+
 
 def peak_bytes(replica: Replica) -> float:
     lines = httpx.get(f"{replica.url}/metrics").text.splitlines()

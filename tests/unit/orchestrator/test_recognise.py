@@ -156,6 +156,12 @@ class TestFormats:
     ) -> None:
         assert reasons(folder_of(tmp_path, {name: content})) == {name: reason}
 
+    @pytest.mark.parametrize("name", ["labels.json", "warmup.json", "signature.json"])
+    def test_what_belongs_to_a_model_is_not_listed(self, tmp_path: Path, name: str) -> None:
+        root = folder_of(tmp_path, {"iris/model.ubj": XGBOOST, f"iris/{name}": b"[]"})
+
+        assert reasons(root) == {}
+
     def test_a_second_file_of_one_version_is_listed(self, tmp_path: Path) -> None:
         root = folder_of(tmp_path, {"iris.joblib": SKLEARN, "iris.onnx": ONNX})
 

@@ -96,8 +96,6 @@ class SklearnModel:
         datatype = datatypes.pop()
         if datatype == "BYTES":
             return _matrix(self._features, "BYTES", frozenset())
-        if not datatype and self._names and self._wants_frame:
-            return None
         return _matrix(self._features, datatype or "FP64", NUMBERS)
 
     def _rows(self, inputs: Tensors) -> Any:

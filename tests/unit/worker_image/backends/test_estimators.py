@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.compose import ColumnTransformer, make_column_selector
@@ -25,6 +26,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 from sklearn.svm import SVC
+from xgboost import XGBClassifier
 
 from tests.fakes import models
 from worker_image.server import loading, settings
@@ -317,6 +319,18 @@ class TestColumns:
         assert ask(model, {name: FEATURES[:, place] for place, name in enumerate("abcd")})["predict"].sum() > 0
         assert ask(model, {"any": FEATURES})["predict"].sum() > 0
         assert not model.is_steady
+
+    @pytest.mark.parametrize(
+        "estimator", [LGBMClassifier(n_estimators=3, verbose=-1), XGBClassifier(n_estimators=3, n_jobs=1)]
+    )
+    def test_of_a_booster_that_was_pickled_go_by_name_and_as_a_matrix(self, estimator: Any) -> None:
+        frame = pd.DataFrame(FEATURES, columns=list("abcd"))
+        model = served(estimator.fit(frame, models.load_iris().target))
+        by_name = {name: FEATURES[:, place] for place, name in enumerate("abcd")}
+
+        for inputs in (by_name, {"any": FEATURES}):
+            np.testing.assert_array_equal(ask(model, inputs)["predict"], estimator.predict(frame))
+        assert model.warmup() is not None
 
     def test_of_texts_alone_may_come_as_a_matrix(self) -> None:
         frame = shop()[0][["city", "grade"]].astype(str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lightgbm
@@ -72,6 +73,17 @@ class TestLightgbm:
             spec.name: (7, *spec.shape[1:]) for spec in model.signature.outputs
         }
         assert [datatype_of(answer[spec.name].dtype) for spec in lazy] == [spec.datatype for spec in lazy]
+
+    def test_answers_several_threads_the_same(self, tmp_path: Path) -> None:
+        model = load(models.iris_lightgbm(tmp_path), 1)
+        alone = model.predict({"x": IRIS}, ("predict", "contributions", "leaf"))
+
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda _: model.predict({"x": IRIS}, tuple(alone)), range(40)))
+
+        for answer in together:
+            for name, tensor in alone.items():
+                np.testing.assert_array_equal(answer[name], tensor)
 
     def test_of_linear_trees_has_no_contributions(self, tmp_path: Path) -> None:
         settings = {"linear_tree": True, "verbose": -1, "num_threads": 1}
