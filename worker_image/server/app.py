@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -17,11 +16,13 @@ from typing import Any
 import msgspec
 
 from worker_image.server import body, log
+from worker_image.server.batching.execute import Part
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
 from worker_image.server.codecs import binary, repository, tfs, v2
 from worker_image.server.codecs.call import TEXT, Call, Field, Reply
-from worker_image.server.connection import TASK
+from worker_image.server.connection import TASK, request_id
+from worker_image.server.custom import Custom
 from worker_image.server.errors import RequestError, bad_request
 from worker_image.server.memory import BINARY_COPIES, COPIES, LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
@@ -29,7 +30,9 @@ from worker_image.server.phase import Phase
 from worker_image.server.prediction import CLIENT_LEFT, Prediction
 from worker_image.server.predictors import Ask, Predictor, Predictors
 from worker_image.server.settings import Settings
-from worker_image.server.tensors import Signature, Tensors
+from worker_image.server.site import Site
+from worker_image.server.streaming import Streams
+from worker_image.server.tensors import Parameters, Signature, Tensors
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -56,21 +59,28 @@ class App:
         self._metrics = metrics
         self._predictors = Predictors(settings.model, settings.version)
         self._runner: Runner | None = None
+        self._custom = Custom(settings.model, metrics, self, self._predictors.stream_routes())
         self._pages = self._page_routes()
         self._routes = self._predictors.routes()
         # As they stand in a request line. Others, with a query or escapes, take the longer way.
         self.prompt_paths = {path.encode(): path for path in self._routes}
 
-    def open(self, signature: Signature, runner: Runner) -> None:
+    def open(
+        self, signature: Signature, runner: Runner, streams: Streams | None = None, site: Site | None = None
+    ) -> None:
         """From here on requests are predicted."""
         self._predictors.signature = signature
         self._runner = runner
+        self._custom.open(streams, site)
         self._room.settle()
 
     async def __call__(self, scope: Scope, receive: body.Receive, send: Send) -> None:
         path = scope["path"]
         predictor = self._routes.get(path)
-        if predictor is None or scope["method"] != "POST":
+        if predictor is None or scope.get("method") != "POST":
+            if self._custom.finds(scope):
+                await self._custom(scope, receive, send)
+                return
             await self._answer_page(scope, receive, send, path, is_predictor=predictor is not None)
             return
         metrics = self._metrics
@@ -93,10 +103,10 @@ class App:
 
     def begin(self, path: str, headers: list[Field], parts: list[bytes], answer: Callable[[Reply], None]) -> Prediction:
         """Predicts for a request whose body is here whole, and calls `answer` with the reply, now or later."""
-        prediction = Prediction(self._metrics, answer, lambda exc: self._refuse_request(headers, exc))
+        prediction = Prediction(self._metrics, answer, lambda exc: self.refuse(headers, exc))
         try:
             fields = dict(headers)
-            self._admit()
+            self.admit()
             _check_encoding(fields)
             time_left_s = _time_left_s(fields)
             content = body.of_parts(parts, fields)
@@ -109,7 +119,7 @@ class App:
 
     def _submit(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
         assert self._runner is not None
-        if self._cache is None:
+        if self._cache is None or ask.part.is_explained:
             prediction.waiting = self._runner.submit(ask.part, time_left_s, prediction)
         if prediction.waiting is None:
             prediction.task = asyncio.create_task(self._predict_for(ask, time_left_s, prediction), name="prediction")
@@ -117,16 +127,32 @@ class App:
     async def _predict_for(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
         """For what is not one entry of the queue: several parts, or an answer from the cache."""
         try:
-            answer = await self._predict(ask, time_left_s)
+            answer = await self._predict(ask.part, time_left_s)
         except Exception as exc:
             prediction.set_exception(exc)
         else:
             prediction.set_result(answer)
 
+    async def predict_for_site(
+        self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None, parameters: Parameters
+    ) -> Tensors:
+        """For handlers of the author's app: as a client's prediction."""
+        return await self._predict(self._predictors.part_for_site(inputs, outputs, parameters), time_left_s)
+
+    async def read_call(self, scope: Scope, receive: body.Receive) -> Call:
+        """The whole request, within its limits. Its body is not decoded yet."""
+        fields = dict(scope["headers"])
+        self.admit()
+        _check_encoding(fields)
+        copies = BINARY_COPIES if binary.HEADER_LENGTH in fields else COPIES
+        with self._room.take(int(fields.get(b"content-length", b"0")), copies=copies):
+            content = await body.read(receive, fields, min(self._max_body_bytes, self._room.most_bytes(copies)))
+        return Call(content, fields, _time_left_s(fields))
+
     async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: body.Receive) -> Reply:
         try:
             fields = dict(scope["headers"])
-            self._admit()
+            self.admit()
             _check_encoding(fields)
             length = fields.get(b"content-length")
             # A body of unknown length may be a large one.
@@ -135,7 +161,7 @@ class App:
             content = await body.read(receive, fields, self._max_body_bytes)
             return await self._predict_call(predictor, Call(content, fields, _time_left_s(fields)))
         except RequestError as exc:
-            return self._refuse_request(scope["headers"], exc)
+            return self.refuse(scope["headers"], exc)
 
     async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: body.Receive) -> Reply:
         """Refused before it is read, or before it is decoded, when the memory would not hold it."""
@@ -147,16 +173,16 @@ class App:
 
     async def _predict_call(self, predictor: Predictor, call: Call) -> Reply:
         ask = predictor(call)
-        return ask.encode(await self._predict(ask, call.time_left_s))
+        return ask.encode(await self._predict(ask.part, call.time_left_s))
 
-    async def _predict(self, ask: Ask, time_left_s: float | None) -> Tensors:
-        runner, cache, part = self._runner, self._cache, ask.part
+    async def _predict(self, part: Part, time_left_s: float | None) -> Tensors:
+        runner, cache = self._runner, self._cache
         assert runner is not None
-        if cache is None:
+        if cache is None or part.is_explained:
             return await runner.predict(part, time_left_s)
         return await cache.answer(part.inputs, part.outputs, lambda: runner.predict(part, time_left_s), part.parameters)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
         if not self._phase.is_ready:
             raise RequestError(
                 "NOT_READY", f"model {self._model!r}: {self._phase.name}; not ready to predict; try again later"
@@ -166,12 +192,12 @@ class App:
                 "OVERLOADED", f"replica: {self._max_in_flight} requests are inside; it takes no more; try again later"
             )
 
-    def _refuse_request(self, headers: list[Field], exc: RequestError) -> Reply:
+    def refuse(self, headers: list[Field], exc: RequestError) -> Reply:
         """With the request's id, made up when the gateway gave none; a failure of the model is logged under it."""
-        request_id = _request_id(headers)
+        own_id = request_id(headers)
         if exc.status == 500:
-            log.event("predict failed", level="error", request_id=request_id, reason=exc.sentence, stack=_stack(exc))
-        return Reply(exc.body(request_id), exc.status)
+            log.event("predict failed", level="error", request_id=own_id, reason=exc.sentence, stack=_stack(exc))
+        return Reply(exc.body(own_id), exc.status)
 
     # --- everything else
 
@@ -186,9 +212,10 @@ class App:
         if page is not None and method in ("GET", "HEAD"):
             await _send(send, page())
             return
+        is_predictor = is_predictor or self._custom.knows(path)
         exc = self._refusal(method, path, is_known=is_predictor or page is not None)
         allow = [(b"allow", b"POST" if is_predictor else b"GET, HEAD")] if exc.status == 405 else []
-        await _send(send, Reply(exc.body(_request_id(scope["headers"])), exc.status, fields=allow))
+        await _send(send, Reply(exc.body(request_id(scope["headers"])), exc.status, fields=allow))
 
     def _page_routes(self) -> dict[str, Page]:
         routes: dict[str, Page] = {
@@ -210,7 +237,7 @@ class App:
             content = await body.read(receive, {}, repository.BODY_BYTES)
             only_ready = repository.wants_ready(content)
         except RequestError as exc:
-            return self._refuse_request(scope["headers"], exc)
+            return self.refuse(scope["headers"], exc)
         return _json(repository.index(self._model, self._version, self._phase, only_ready=only_ready))
 
     def _health(self) -> Reply:
@@ -289,13 +316,6 @@ def _time_left_s(fields: dict[bytes, bytes]) -> float | None:
             f"x-request-timeout-ms: {text.decode('latin-1')!r}; it is a whole number of milliseconds; correct it"
         )
     return int(text) / 1000
-
-
-def _request_id(headers: list[Field]) -> str:
-    for name, value in headers:
-        if name == b"x-request-id":
-            return str(value.decode("latin-1"))
-    return uuid.uuid4().hex
 
 
 def _stack(exc: RequestError) -> str:

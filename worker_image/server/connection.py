@@ -10,11 +10,13 @@ the end of a request that was answered.
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from worker_image.server.codecs.call import Reply
+from worker_image.server.codecs.call import Field, Reply
 from worker_image.server.memory import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -148,3 +150,11 @@ def _head(reply: Reply, *, keep_alive: bool) -> bytes:
     fields = b"".join(b"%b: %b\r\n" % field for field in reply.header_fields)
     close = b"" if keep_alive else b"connection: close\r\n"
     return b"content-type: %b\r\ncontent-length: %d\r\n%b%b\r\n" % (reply.content_type, length, fields, close)
+
+
+def request_id(headers: Iterable[Field]) -> str:
+    """The gateway's, or one made up where it gave none."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            return str(value.decode("latin-1"))
+    return uuid.uuid4().hex

@@ -6,6 +6,9 @@ Owns the tables from code to HTTP status and from code to exit code; nothing els
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 import msgspec
 
 STATUS = {
@@ -84,3 +87,14 @@ def one_line(exc: BaseException, limit: int = 300) -> str:
     """`KeyError: 'x'`, on one line and not longer than `limit`: for a sentence, not for a debugger."""
     message = " ".join(str(exc).split())
     return f"{type(exc).__name__}: {message}"[:limit] if message else type(exc).__name__
+
+
+def last_line_of(exc: BaseException, directory: Path | None) -> str:
+    """` (model.py:12)`: the deepest line of the author's own code, when there is one."""
+    if directory is None:
+        return ""
+    for frame, line in reversed(list(traceback.walk_tb(exc.__traceback__))):
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(directory):
+            return f" ({file.relative_to(directory)}:{line})"
+    return ""

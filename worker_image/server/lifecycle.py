@@ -22,22 +22,25 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 
 from worker_image.server import log, watchdog
 from worker_image.server.app import App
+from worker_image.server.backends.base import Custom
 from worker_image.server.batching.runner import Instance, Rules, Runner
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.connection import Connection
-from worker_image.server.errors import ModelFailed
+from worker_image.server.errors import ModelFailed, RequestError
 from worker_image.server.instances.start import in_processes, load_all
-from worker_image.server.loading import Loaded
+from worker_image.server.loading import Loaded, print_cause
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
+from worker_image.server.site import Site, websocket_protocol
+from worker_image.server.streaming import Streams
 
 # The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
 KEEP_ALIVE_S = 3600
@@ -45,9 +48,25 @@ _POLL_S = 0.01
 _THRESHOLD = (700, 10, 10)
 # What an idle model thread and uvicorn's own shutdown may take before they are left behind.
 _STOP_S = 1.0
+# What a model's `unload()` and its app's shutdown may take together.
+_UNLOAD_S = 5.0
 _BACKLOG = 2048
 # Code that hangs while it holds the interpreter's lock stops the event loop too, and our own time-out with it.
 _STUCK_S = 5.0
+
+
+class Serving(NamedTuple):
+    """What serves a loaded model. `copies` are one for each thread, or one for all of them."""
+
+    threads: list[ModelThread]
+    copies: list[Loaded]
+    runner: Runner
+    streams: Streams | None
+    site: Site | None
+
+    @property
+    def watched(self) -> list[watchdog.Watched]:
+        return [self.runner] if self.streams is None else [self.runner, self.streams]
 
 
 class Http(uvicorn.Server):
@@ -73,14 +92,16 @@ async def serve(settings: Settings, started: float) -> int:
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     outcome = await _load(settings, app, phase, metrics, threads, stopping)
-    if isinstance(outcome, Runner):
+    if isinstance(outcome, Serving):
+        if outcome.site is not None:
+            http.config.ws_protocol_class = websocket_protocol()
         code = await _until_end(settings, phase, metrics, outcome, [stopping, listening])
     else:
         code = outcome
     http.should_exit = True
-    stopped = [thread.stop(_STOP_S) for thread in threads]
+    are_stopped = _stop(threads)
     _, pending = await asyncio.wait([listening], timeout=_STOP_S)
-    if pending or not all(stopped):
+    if pending or not are_stopped:
         _exit_now(code)
     _end_within(_STOP_S, code)
     return code
@@ -126,9 +147,9 @@ async def _load(
     metrics: Metrics,
     threads: list[ModelThread],
     stopping: asyncio.Task[bool],
-) -> Runner | int:
-    """What predicts when the model is ready, else the exit code of what happened first."""
-    answer = asyncio.ensure_future(load_all(settings, phase, threads))
+) -> Serving | int:
+    """What serves when the model is ready, else the exit code of what happened first."""
+    answer = asyncio.ensure_future(_serving(settings, app, phase, metrics, threads))
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
     faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True, file=log.fileno())
@@ -136,33 +157,74 @@ async def _load(
     faulthandler.cancel_dump_traceback_later()
     if not answer.done():
         return 0 if stopping.done() else _fail(phase, _too_slow(settings, phase))
-    outcomes = answer.result()
-    for outcome in outcomes:
-        if isinstance(outcome, ModelFailed):
-            return _fail(phase, outcome)
-    copies = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
-    _settle_memory(is_framework=copies[0].model.is_steady)
-    runner = _runner(settings, metrics, threads, copies)
-    app.open(copies[0].signature, runner)
+    serving = answer.result()
+    if isinstance(serving, ModelFailed):
+        return _fail(phase, serving)
+    model = serving.copies[0]
+    _settle_memory(is_framework=model.model.is_steady)
+    app.open(model.signature, serving.runner, serving.streams, serving.site)
     phase.begin("ready")
     metrics.phase_seconds = phase.lengths
     lengths = {f"{name}_s": round(seconds, 3) for name, seconds in phase.lengths.items()}
     log.event("model loaded", seconds=round(phase.total_s, 3), phases=lengths)
-    return runner
+    return serving
+
+
+async def _serving(
+    settings: Settings, app: App, phase: Phase, metrics: Metrics, threads: list[ModelThread]
+) -> Serving | ModelFailed:
+    """Loads the model and starts what is the author's own; `threads` gets those that an async model waits in."""
+    outcomes = await load_all(settings, phase, threads)
+    for outcome in outcomes:
+        if isinstance(outcome, ModelFailed):
+            return outcome
+    copies = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
+    model = copies[0]
+    concurrency = settings.tuning.concurrency
+    if getattr(model.model, "is_async", False):
+        loop = asyncio.get_running_loop()
+        threads += [ModelThread(loop, f"model-{number}") for number in range(len(threads), concurrency)]
+    runner = _runner(settings, metrics, threads, copies)
+    streams = site = None
+    if "stream" in model.signature.verbs:
+        most = cast(Custom, model.model).max_streams or concurrency
+        streams = metrics.streams = Streams(model, most, metrics.observe_stream_answer)
+    if "http" in model.signature.verbs:
+        asgi, most_bytes = cast(Custom, model.model).app, settings.tuning.max_body_bytes
+        site = Site(asgi, settings.model, settings.model_dir, most_bytes, app.predict_for_site)
+        try:
+            await site.lifespan.startup()
+        except ModelFailed as exc:
+            print_cause(exc)
+            return exc
+    return Serving(threads, copies, runner, streams, site)
 
 
 def _runner(settings: Settings, metrics: Metrics, threads: list[ModelThread], copies: list[Loaded]) -> Runner:
     batching, slo_ms = settings.batching, settings.tuning.slo_ms
     sizing = Sizing(batching.fixed_size, None if slo_ms is None else slo_ms / 1000)
     metrics.sizing = sizing
+    signature = copies[0].signature
+    joins_nothing = "batch" in signature.verbs
     rules = Rules(
         settings.model,
-        can_batch=copies[0].signature.can_batch and sizing.fixed != 1,
+        can_batch=(signature.can_batch or joins_nothing) and sizing.fixed != 1,
         is_steady=copies[0].model.is_steady,
         max_request_rows=batching.max_request_rows,
+        joins_rows=not joins_nothing,
     )
-    instances = [Instance(thread, copies[index % len(copies)].predict) for index, thread in enumerate(threads)]
+    instances = [_instance(thread, copies[index % len(copies)]) for index, thread in enumerate(threads)]
     return Runner(instances, rules, sizing, batching.max_delay_ms / 1000, metrics.observe_batch)
+
+
+def _instance(thread: ModelThread, model: Loaded) -> Instance:
+    verbs = model.signature.verbs
+    return Instance(
+        thread,
+        model.predict,
+        model.explain if "explain" in verbs else None,
+        model.predict_many if "batch" in verbs else None,
+    )
 
 
 def _settle_memory(*, is_framework: bool) -> None:
@@ -189,31 +251,68 @@ def _fail(phase: Phase, failed: ModelFailed) -> int:
 
 
 async def _until_end(
-    settings: Settings, phase: Phase, metrics: Metrics, runner: Runner, ends: list[asyncio.Task[Any]]
+    settings: Settings, phase: Phase, metrics: Metrics, serving: Serving, ends: list[asyncio.Task[Any]]
 ) -> int:
     timeout_s = settings.tuning.predict_timeout_s
     # A process that hangs is ended by the thread that waits for it, and the others go on.
-    watch = watchdog.until_stuck(runner, timeout_s, may_restart=in_processes(settings))
+    watch = watchdog.until_stuck(serving.watched, timeout_s, may_restart=in_processes(settings))
     hung = asyncio.create_task(watch, name="watchdog")
     await asyncio.wait([*ends, hung], return_when=asyncio.FIRST_COMPLETED)
     if not hung.done():
         hung.cancel()
-        return await _drain(settings.tuning.drain_timeout_s, phase, metrics)
-    failed = watchdog.give_up(runner, timeout_s)
-    await _drain(_STOP_S, phase, metrics)
+        await _drain(settings.tuning.drain_timeout_s, phase, metrics, serving.streams)
+        await _put_away(serving, is_idle=not metrics.in_flight)
+        return 0
+    failed = watchdog.give_up(serving.watched, timeout_s)
+    await _drain(_STOP_S, phase, metrics, None)
     return _fail(phase, failed)
 
 
-async def _drain(timeout_s: float, phase: Phase, metrics: Metrics) -> int:
-    """Waits until no request is inside, at most `timeout_s`; new ones are refused by the app meanwhile."""
+async def _drain(timeout_s: float, phase: Phase, metrics: Metrics, streams: Streams | None) -> None:
+    """Waits until no request is inside, at most `timeout_s`; new ones are refused by the app meanwhile. A stream that
+    is still open then is told so, and its generator closed.
+    """
     phase.begin("draining")
     began = time.monotonic()
-    deadline = began + timeout_s
-    while metrics.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - the hot path tells nobody
-        await asyncio.sleep(_POLL_S)
+    await _until_idle(metrics, timeout_s)
+    if metrics.in_flight and streams is not None:
+        streams.give_up(RequestError("NOT_READY", f"replica: it ends, after {timeout_s:g} s of waiting; ask again"))
+        await _until_idle(metrics, _STOP_S)
     took_s = round(time.monotonic() - began, 3)
     log.event("drained", level="warning" if metrics.in_flight else "info", in_flight=metrics.in_flight, took_s=took_s)
-    return 0
+
+
+async def _until_idle(metrics: Metrics, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while metrics.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - the hot path tells nobody
+        await asyncio.sleep(_POLL_S)
+
+
+async def _put_away(serving: Serving, *, is_idle: bool) -> None:
+    """The last word of the author's code: its app's shutdown, then `unload()` of each copy in its own thread. A thread
+    that still computes is not waited for.
+    """
+    try:
+        async with asyncio.timeout(_UNLOAD_S):
+            if serving.site is not None:
+                await serving.site.lifespan.shutdown()
+            if is_idle and "unload" in serving.copies[0].signature.verbs:
+                await asyncio.gather(*map(_unload, serving.threads, serving.copies))
+    except TimeoutError:
+        log.event("unload left behind", level="warning", reason=f"it took longer than {_UNLOAD_S:g} s")
+
+
+def _unload(thread: ModelThread, model: Loaded) -> asyncio.Future[Any]:
+    done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    thread.call(model.unload, lambda answer: None if done.done() else done.set_result(answer))
+    return done
+
+
+def _stop(threads: list[ModelThread]) -> bool:
+    """Whether all of them ended."""
+    deadline = time.monotonic() + _STOP_S
+    stopped = [thread.stop(max(0.0, deadline - time.monotonic())) for thread in threads]
+    return all(stopped)
 
 
 def _end_within(limit_s: float, code: int) -> None:

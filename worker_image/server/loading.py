@@ -11,15 +11,16 @@ import dataclasses
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from worker_image.server import declared, log, recorded
 from worker_image.server.backends import deferred
-from worker_image.server.backends.base import Model, Parametrised, blank
+from worker_image.server.backends.base import Custom, Model, Parametrised, blank
 from worker_image.server.codecs import v2
-from worker_image.server.errors import ModelFailed, RequestError, one_line
+from worker_image.server.errors import ModelFailed, RequestError, last_line_of, one_line
 from worker_image.server.settings import Settings
 from worker_image.server.tensors import (
     NO_PARAMETERS,
@@ -31,6 +32,9 @@ from worker_image.server.tensors import (
     rows_of,
     with_roles,
 )
+
+if TYPE_CHECKING:
+    from worker_image.server.backends.steps import Steps
 
 # One file each in `backends/`.
 BACKENDS = (
@@ -55,33 +59,66 @@ RELEASES_GIL = frozenset(
 )
 # They import scikit-learn, of which a prediction needs half.
 IMPORTS_SKLEARN = frozenset({"sklearn"})
+# Functions before and after any backend's model: see `backends/pipeline.py`.
+PIPELINE_FILE = "pipeline.py"
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model that has predicted once. `signature` names its outputs as that prediction showed them."""
+    """A model that has predicted once. `signature` names its outputs as that prediction showed them. Its calls raise
+    `RequestError` alone, so that whoever waits for one has a sentence; `directory` is where the author's code is.
+    """
 
     model: Model
     signature: Signature
+    directory: Path | None = None
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = NO_PARAMETERS) -> Tensors:
-        """The model's answer; raises `RequestError` alone, so that whoever waits for it has a sentence."""
-        try:
+        with _in_words(self.directory):
             if parameters:
                 return cast(Parametrised, self.model).predict_with(inputs, outputs, parameters)
             return self.model.predict(inputs, outputs)
-        except RequestError:
-            raise
-        except ValueError as exc:
-            raise RequestError(
-                "BAD_REQUEST", f"the model refused the input: {one_line(exc)}; correct the input"
-            ) from exc
-        except MemoryError as exc:
-            raise RequestError(
-                "MODEL_FAILED", "the model ran out of memory; send fewer rows, or raise `resources.memory`"
-            ) from exc
+
+    def predict_many(self, inputs: list[Tensors], outputs: tuple[str, ...], parameters: Parameters) -> list[Tensors]:
+        with _in_words(self.directory):
+            return cast(Custom, self.model).predict_many(inputs, outputs, parameters)
+
+    def explain(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
+        with _in_words(self.directory):
+            return cast(Custom, self.model).explain(inputs, outputs, parameters)
+
+    def open_stream(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Steps:
+        with _in_words(self.directory):
+            return cast(Custom, self.model).open_stream(inputs, outputs, parameters)
+
+    def take_step(self, steps: Steps) -> Tensors | None:
+        """The next answer of an open stream, None at its end."""
+        with _in_words(self.directory):
+            return steps.take()
+
+    def unload(self) -> None:
+        """Lets the model put away what it holds. Whatever it raises is logged: nobody waits for it any more."""
+        try:
+            cast(Custom, self.model).unload()
         except (Exception, SystemExit) as exc:
-            raise RequestError("MODEL_FAILED", f"the model raised {one_line(exc)}; its log has the details") from exc
+            log.event("unload failed", level="error", reason=one_line(exc), stack=log.stack(exc))
+
+
+@contextmanager
+def _in_words(directory: Path | None) -> Iterator[None]:
+    """Whatever the model raises leaves as `RequestError`."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except ValueError as exc:
+        raise RequestError("BAD_REQUEST", f"the model refused the input: {one_line(exc)}; correct the input") from exc
+    except MemoryError as exc:
+        sentence = "the model ran out of memory; send fewer rows, or raise `resources.memory`"
+        raise RequestError("MODEL_FAILED", sentence) from exc
+    except (Exception, SystemExit) as exc:
+        sentence = f"the model raised {one_line(exc)}{last_line_of(exc, directory)}; its log has the details"
+        raise RequestError("MODEL_FAILED", sentence) from exc
 
 
 def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
@@ -91,6 +128,10 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
     try:
         begin("loading")
         model: Model = module.load(settings.model_dir, settings.threads)
+        if (settings.model_dir / PIPELINE_FILE).is_file():
+            from worker_image.server.backends import pipeline
+
+            model = pipeline.wrap(model, settings.model_dir / PIPELINE_FILE)
         begin("warming")
         return _with_roles(_settled(_warm(model, settings.model_dir), settings.tuning.outputs))
     except ModelFailed:
@@ -99,7 +140,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
         reason = f"{settings.model_dir}: the model needs more memory than it may have; raise `resources.memory`"
         raise ModelFailed("OUT_OF_MEMORY", reason) from exc
     except (Exception, SystemExit) as exc:
-        where = _last_line_of(exc, settings.model_dir)
+        where = last_line_of(exc, settings.model_dir)
         raise ModelFailed(
             "MODEL_RAISED", f"the model raised {one_line(exc)} while it was loaded{where}; correct the model"
         ) from exc
@@ -124,26 +165,43 @@ def _import_backend(name: str):  # type: ignore[no-untyped-def]  # a module: eac
 def _warm(model: Model, directory: Path) -> Loaded:
     by_author = declared.read(directory)
     signature = declared.apply(model.signature, by_author)
+    if not signature.verbs & _WARMED:
+        return Loaded(model, signature, directory)
     requests = [each.fitted(signature) for each in recorded.read(directory)]
     if not requests and (inputs := model.warmup() or _blank(by_author.inputs)) is not None:
         requests = [v2.Decoded(inputs, (), None)]
     if not requests:
         log.event("warm-up skipped", level="warning", reason=f"inputs are unknown; put a request into {recorded.FILE}")
-        return Loaded(model, signature)
+        return Loaded(model, signature, directory)
     try:
         answers = [_predict(model, signature, request) for request in requests]
         outputs = _observed(signature, answers[0], rows_of(requests[0].inputs))
     except (Exception, SystemExit) as exc:
-        where = _last_line_of(exc, directory)
+        where = last_line_of(exc, directory)
         said = f"warm-up: the model raised {one_line(exc)}{where}"
         reason = f"{said}; correct it, or put a request that it accepts into {recorded.FILE}"
         raise ModelFailed("MODEL_RAISED", reason) from exc
     default = signature.default_outputs or tuple(answers[0])
-    return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default))
+    return Loaded(model, dataclasses.replace(signature, outputs=outputs, default_outputs=default), directory)
+
+
+# A model that does nothing but explain or serve HTTP has no first prediction.
+_WARMED = frozenset({"predict", "batch", "stream"})
+
+
+def _first_of_stream(model: Custom, request: v2.Decoded) -> Tensors:
+    """All of it may take minutes, and shows no more."""
+    steps = model.open_stream(request.inputs, (), v2.of_the_model(request.parameters))
+    try:
+        return steps.take() or {}
+    finally:
+        steps.close()
 
 
 def _predict(model: Model, signature: Signature, request: v2.Decoded) -> Tensors:
     """Every output that is known, so that each of them is warm and shows its shape."""
+    if not signature.verbs & {"predict", "batch"}:
+        return _first_of_stream(cast(Custom, model), request)
     wanted = tuple(spec.name for spec in signature.outputs if not spec.lazy) or signature.default_outputs
     if signature.takes_parameters:
         return cast(Parametrised, model).predict_with(request.inputs, wanted, v2.of_the_model(request.parameters))
@@ -185,6 +243,8 @@ def _observed(signature: Signature, answer: Tensors, rows: int | None) -> tuple[
         if shape and shape[0] == rows and signature.can_batch:
             shape = (-1, *shape[1:])
         declared = specs.get(name)
+        if declared is not None and "batch" in signature.verbs:
+            continue  # other requests' answers may have other shapes: the author's word stands
         if declared is None or len(declared.shape) != len(shape) or declared.datatype != datatype_of(tensor.dtype):
             labels = () if declared is None else declared.labels
             specs[name] = TensorSpec(name, datatype_of(tensor.dtype), shape, labels=labels)
@@ -199,11 +259,3 @@ def print_cause(failed: ModelFailed) -> None:
     """The stack of the author's own error, for the author; our own sentences need none."""
     if failed.code == "MODEL_RAISED" and failed.__cause__ is not None:
         traceback.print_exception(failed.__cause__)
-
-
-def _last_line_of(exc: BaseException, directory: Path) -> str:
-    """` (model.py:12)`: the deepest line of the author's own code, when there is one."""
-    for frame in reversed(traceback.extract_tb(exc.__traceback__)):
-        if Path(frame.filename).is_relative_to(directory):
-            return f" ({Path(frame.filename).relative_to(directory)}:{frame.lineno})"
-    return ""

@@ -40,6 +40,13 @@ def model_failed(reason: str, code: str) -> None:
     _write({"event": "model failed", "reason": reason, "code": code})
 
 
+def stack(exc: BaseException) -> str:
+    """The whole trace, as Python prints it."""
+    import traceback
+
+    return "".join(traceback.format_exception(exc))
+
+
 def route_library_logs() -> None:
     """Warnings of uvicorn and asyncio become events of ours instead of lines in a format of their own."""
     root = logging.getLogger()

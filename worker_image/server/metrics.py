@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from worker_image.server.batching.sizing import Sizing
 from worker_image.server.cache import Cache
+from worker_image.server.streaming import Streams
 
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS_BUCKETS = (
@@ -75,6 +76,8 @@ class Metrics:
         self.in_flight = 0
         self.sizing: Sizing | None = None
         self.cache: Cache | None = None
+        self.streams: Streams | None = None
+        self.stream_answers = 0
 
     def observe_batch(self, rows: int, seconds: float) -> None:
         self.batch_rows.observe(rows)
@@ -83,6 +86,9 @@ class Metrics:
     def observe_response(self, status: int, seconds: float) -> None:
         self.responses[status] += 1
         self.request_seconds.observe(seconds)
+
+    def observe_stream_answer(self) -> None:
+        self.stream_answers += 1
 
     def render(self) -> bytes:
         lines = [
@@ -103,6 +109,7 @@ class Metrics:
             ),
             *self._sizing_lines(),
             *self._cache_lines(),
+            *self._stream_lines(),
             *_process_lines(),
         ]
         return ("\n".join(lines) + "\n").encode()
@@ -127,6 +134,16 @@ class Metrics:
             yield f'modelfleet_server_cache_requests_total{{{self._labels},outcome="{outcome}"}} {count}'
         yield "# TYPE modelfleet_server_cache_bytes gauge"
         yield f"modelfleet_server_cache_bytes{{{self._labels}}} {cache.size}"
+
+    def _stream_lines(self) -> Iterator[str]:
+        if self.streams is None:
+            return
+        yield "# HELP modelfleet_server_streams Streams that are open now."
+        yield "# TYPE modelfleet_server_streams gauge"
+        yield f"modelfleet_server_streams{{{self._labels}}} {self.streams.active}"
+        yield "# HELP modelfleet_server_stream_answers_total Answers that streams gave, one after the other."
+        yield "# TYPE modelfleet_server_stream_answers_total counter"
+        yield f"modelfleet_server_stream_answers_total{{{self._labels}}} {self.stream_answers}"
 
 
 def _process_lines() -> Iterator[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from worker_image.server.batching.execute import Part
-from worker_image.server.codecs import binary, tfs, v2
+from worker_image.server.codecs import binary, generate, tfs, v2
 from worker_image.server.codecs.call import Call, Reply
 from worker_image.server.errors import bad_request
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit, rows_of
@@ -23,7 +25,18 @@ class Ask(NamedTuple):
     encode: Callable[[Tensors], Reply]
 
 
+class StreamAsk(NamedTuple):
+    """As `Ask`, for an answer of many parts. `encode` gives what one event carries, `names_events` says how the end and
+    errors are told (`codecs/sse.py`).
+    """
+
+    part: Part
+    encode: Callable[[Tensors], bytes]
+    names_events: bool
+
+
 Predictor = Callable[[Call], Ask]
+StreamPredictor = Callable[[Call], StreamAsk]
 
 
 class Predictors:
@@ -41,13 +54,20 @@ class Predictors:
             routes[f"/v1{base}:predict"] = self._tfs_predict
             routes[f"/v1{base}:classify"] = self._tfs_classify
             routes[f"/v1{base}:regress"] = self._tfs_regress
+            routes[f"/v2{base}/explain"] = self._v2_explain
+            routes[f"/v1{base}:explain"] = self._v1_explain
+            routes[f"/v2{base}/generate"] = self._generate
+        return routes
+
+    def stream_routes(self) -> dict[str, StreamPredictor]:
+        routes: dict[str, StreamPredictor] = {}
+        for base in (f"/models/{self._model}", f"/models/{self._model}/versions/{self._version}"):
+            routes[f"/v2{base}/infer_stream"] = self._infer_stream
+            routes[f"/v2{base}/generate_stream"] = self._generate_stream
         return routes
 
     def _infer(self, call: Call) -> Ask:
-        if isinstance(call.body, bytes):
-            request = v2.decode(call.body)
-        else:
-            request = v2.decode_binary(call.body, call.fields[binary.HEADER_LENGTH])
+        request = _decoded(call)
         wanted = v2.wanted_outputs(self.signature, request.outputs)
 
         def encode(answer: Tensors) -> Reply:
@@ -101,8 +121,75 @@ class Predictors:
         given = v2.of_the_model(sent) if sent and signature.takes_parameters else NO_PARAMETERS
         return Part(fitted, outputs, rows_of(fitted), given)
 
+    def part_for_site(self, inputs: Tensors, outputs: tuple[str, ...], sent: Parameters) -> Part:
+        """What a handler of the author's app asks."""
+        return self._part(inputs, v2.wanted_outputs(self.signature, outputs), sent)
+
+    # --- what only a model of somebody's own can do
+
+    def _infer_stream(self, call: Call) -> StreamAsk:
+        self._check("stream", "/infer_stream", "/infer")
+        # Events are lines of text: whatever a client says of binary outputs, they are JSON.
+        request = msgspec.structs.replace(_decoded(call), binary=None)
+        part = self._own_part(request.inputs, request.outputs, request.parameters)
+        return StreamAsk(part, lambda answer: v2.encode(self._model, self._version, request, answer).body, True)
+
+    def _generate_stream(self, call: Call) -> StreamAsk:
+        self._check("stream", "/generate_stream", "/generate")
+        inputs, parameters = generate.decode(_json_of(call), self.signature)
+        return StreamAsk(self._own_part(inputs, (), parameters), self._generated, False)
+
+    def _generate(self, call: Call) -> Ask:
+        if not self.signature.verbs & {"predict", "batch"}:
+            self._check("predict", "/generate", "/generate_stream")
+        inputs, parameters = generate.decode(_json_of(call), self.signature)
+        part = self._part(inputs, self.signature.default_outputs, parameters)
+        return Ask(part, lambda answer: Reply(self._generated(answer)))
+
+    def _v2_explain(self, call: Call) -> Ask:
+        self._check("explain", "/explain", "/infer")
+        request = _decoded(call)
+        part = self._own_part(request.inputs, request.outputs, request.parameters)
+
+        def encode(explained: Tensors) -> Reply:
+            return v2.encode(self._model, self._version, request, explained)
+
+        return Ask(part._replace(is_explained=True), encode)
+
+    def _v1_explain(self, call: Call) -> Ask:
+        self._check("explain", ":explain", "/infer")
+        request = tfs.decode_predict(_json_of(call), self.signature)
+        part = self._own_part(request.inputs, (), NO_PARAMETERS)
+
+        def encode(explained: Tensors) -> Reply:
+            return Reply(tfs.encode_explain(explained, part.inputs, is_row=request.is_row))
+
+        return Ask(part._replace(is_explained=True), encode)
+
+    def _generated(self, answer: Tensors) -> bytes:
+        return generate.encode(self._model, self._version, answer)
+
+    def _own_part(self, inputs: Tensors, outputs: tuple[str, ...], sent: Parameters) -> Part:
+        """The function itself says whether it takes parameters: no batch is kept apart by them."""
+        fitted = fit(self.signature, inputs)
+        return Part(fitted, outputs, rows_of(fitted), v2.of_the_model(sent))
+
+    def _check(self, verb: str, asked: str, instead: str) -> None:
+        if verb not in self.signature.verbs:
+            said = f"{asked}: model {self._model!r} has no {_FUNCTIONS[verb]}()"
+            raise bad_request(f"{said}; ask with /v2/models/{self._model}{instead}, or add the function to its class")
+
+
+_FUNCTIONS = {"predict": "predict", "explain": "explain", "stream": "predict_stream"}
+
+
+def _decoded(call: Call) -> v2.Decoded:
+    if isinstance(call.body, bytes):
+        return v2.decode(call.body)
+    return v2.decode_binary(call.body, call.fields[binary.HEADER_LENGTH])
+
 
 def _json_of(call: Call) -> bytes:
     if isinstance(call.body, bytes):
         return call.body
-    raise bad_request("body: binary tensor data; /v1 reads JSON; send JSON, or ask /v2/models/…/infer")
+    raise bad_request("body: binary tensor data; this path reads JSON; send JSON, or ask /v2/models/…/infer")

@@ -80,7 +80,8 @@ class Signature:
     `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
     `:regress`. A model that does not take parameters never sees them. `joins_rows` False: a free first dimension is
     something else than a batch. `facts` are names and words that the metadata shows beside it. `optional` inputs may
-    come beside the others.
+    come beside the others. `verbs` are what may be asked of it: `predict`, `batch` (several requests side by side, their
+    rows not joined), `explain`, `stream`, `http` (paths of its own), `unload`.
     """
 
     platform: str
@@ -95,6 +96,7 @@ class Signature:
     joins_rows: bool = True
     facts: tuple[tuple[str, str], ...] = ()
     optional: tuple[TensorSpec, ...] = ()
+    verbs: frozenset[str] = frozenset({"predict"})
 
     @property
     def can_batch(self) -> bool:

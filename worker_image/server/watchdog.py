@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+from collections.abc import Sequence
+from typing import Protocol
 
 from worker_image.server import log
-from worker_image.server.batching.runner import Runner
-from worker_image.server.errors import ModelFailed, stuck
+from worker_image.server.errors import ModelFailed, RequestError, stuck
 
 # Code that hangs while it holds the interpreter's lock is given so much longer: our own way out says more.
 GRACE_S = 5.0
@@ -20,21 +21,30 @@ GRACE_S = 5.0
 MOST_PAUSE_S = 1.0
 
 
-async def until_stuck(runner: Runner, timeout_s: float, *, may_restart: bool) -> None:
-    """Returns when one batch has been computed for longer than `timeout_s`. With `may_restart` the instance sees to
+class Watched(Protocol):
+    """Whatever calls the model: for how long the slowest call has lasted, and a way to answer all who wait."""
+
+    def longest_s(self) -> float: ...
+
+    def give_up(self, error: RequestError) -> None: ...
+
+
+async def until_stuck(watched: Sequence[Watched], timeout_s: float, *, may_restart: bool) -> None:
+    """Returns when one call of the model has lasted longer than `timeout_s`. With `may_restart` the instance sees to
     that itself, and only the event loop is watched.
     """
     try:
-        while may_restart or runner.longest_s() <= timeout_s:
+        while may_restart or max(each.longest_s() for each in watched) <= timeout_s:
             faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True, file=log.fileno())
             await asyncio.sleep(min(MOST_PAUSE_S, timeout_s / 4))
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
-def give_up(runner: Runner, timeout_s: float) -> ModelFailed:
+def give_up(watched: Sequence[Watched], timeout_s: float) -> ModelFailed:
     """Answers whoever waits for the model and shows where it hangs; gives what the process is to end with."""
     error = stuck(timeout_s)
     faulthandler.dump_traceback(log.fileno(), all_threads=True)
-    runner.give_up(error)
+    for each in watched:
+        each.give_up(error)
     return ModelFailed("PREDICT_TIMEOUT", error.sentence)

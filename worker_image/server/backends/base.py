@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from worker_image.server.errors import ModelFailed
 from worker_image.server.tensors import NUMPY_TYPES, Parameters, Signature, Tensor, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    from worker_image.server.backends.steps import Steps
 
 # The classes of a model that was trained on their numbers: see `boosters.py`.
 LABELS_FILE = "labels.json"
@@ -47,6 +50,31 @@ class Parametrised(Model, Protocol):
     """A model whose `signature.takes_parameters`: it is given those of a request, none that are the protocol's own."""
 
     def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors: ...
+
+
+class Custom(Parametrised, Protocol):
+    """A model of somebody's own: what else it can do, each only if `signature.verbs` says so."""
+
+    # "http": an ASGI application, called on the server's own event loop.
+    app: Any
+    # "stream": how many at one time, None for as many as requests are taken.
+    max_streams: int | None
+    # Its predictions wait rather than compute: several run at one time, in a thread each.
+    is_async: bool
+
+    def predict_many(self, inputs: list[Tensors], outputs: tuple[str, ...], parameters: Parameters) -> list[Tensors]:
+        """For "batch": an answer for each request."""
+        ...
+
+    def explain(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors: ...
+
+    def open_stream(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Steps:
+        """For "stream". Called, like what it returns, in the stream's own thread: beside the other calls."""
+        ...
+
+    def unload(self) -> None:
+        """For "unload": the last call that it gets."""
+        ...
 
 
 def find_file(directory: Path, suffixes: Sequence[str], backend: str) -> Path:

@@ -1,4 +1,4 @@
-"""A class of your own: `model.py` with a class `Model`.
+"""A class of your own: `model.py` with a class `Model`. docs/models/python.md is the contract, with examples.
 
     class Model:
         inputs = [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
@@ -8,42 +8,32 @@
         def load(self, path): ...
         def predict(self, inputs): ...
 
-`load` is called once with the directory of model.py; `predict` gets {name: numpy array} and returns one array, or
-{name: array}. `predict(self, inputs, parameters)` is given the request's parameters too, {name: value}; only requests
-of equal parameters are then predicted together. The three attributes are optional: `inputs` are checked and shown as
-metadata, `outputs` name what `predict` returns, `warmup_example` is the first prediction. A -1 that leads a shape is
-the batch: `predict` gets the rows of several requests at once and answers one row for each. BYTES are `str`, and
-`bytes` where they are no UTF-8 or were sent as base64; BF16 are float32, and what is returned for an output declared
-so is rounded to it. What is returned is sent from where it lies: do not write to it later. A `ValueError` says that
-the input is wrong (400), anything else that the model is (500).
+Owns which functions such a class may have, what each means, and the sentences about a class that is not one. What is
+async runs on a loop of its own (`coroutines.py`); an ASGI app is only found here and served by `site.py`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from worker_image.server.backends.base import blank, missing_module, unreadable
-from worker_image.server.bfloat16 import narrow
-from worker_image.server.errors import ModelFailed, one_line
-from worker_image.server.tensors import (
-    NO_PARAMETERS,
-    NUMPY_TYPES,
-    Parameters,
-    Signature,
-    Tensor,
-    Tensors,
-    TensorSpec,
-)
+from worker_image.server.backends import author
+from worker_image.server.backends.author import Function
+from worker_image.server.backends.base import blank, unreadable
+from worker_image.server.backends.coroutines import Coroutines
+from worker_image.server.backends.steps import AsyncSteps, Steps, SyncSteps
+from worker_image.server.errors import ModelFailed, bad_request
+from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors
 
 FILE = "model.py"
 CLASS = "Model"
-UNNAMED_OUTPUT = "output"
+APP = "app"
+# Functions of the class, and what a request asks for to reach each. One of these is enough.
+VERBS = {"predict": "predict", "predict_batch": "batch", "explain": "explain", "predict_stream": "stream"}
+_ADVICE = f"define `class {CLASS}` with load(path) and predict(inputs)"
 
 
 def load(directory: Path, threads: int) -> PythonModel:  # noqa: ARG001 - model code reads the environment
@@ -51,19 +41,35 @@ def load(directory: Path, threads: int) -> PythonModel:  # noqa: ARG001 - model 
     if not file.is_file():
         reason = f"{directory}: holds no {FILE}; the python backend loads its class {CLASS}; add the file"
         raise ModelFailed("ARTIFACT_MISSING", reason)
-    model = _class(file)()
-    takes_parameters = _takes_parameters(file, model.predict)
-    _load_author(file, model, directory)
-    return PythonModel(model, takes_parameters=takes_parameters)
+    module = author.read(file)
+    coroutines = Coroutines()
+    model = _made(file, module)
+    functions = _functions(file, model, coroutines)
+    if model is not None:
+        loader = Function(file, f"{CLASS}.load", model.load, ("path",), coroutines)
+        author.with_reasons(file, lambda: loader(directory))
+    app = _app(file, model, module)
+    if not functions and app is None:
+        raise unreadable(file, f"class {CLASS} has no predict()", _ADVICE)
+    return PythonModel(file, model, functions, app, coroutines)
 
 
 class PythonModel:
+    """`functions` by their verbs. `app` is the author's ASGI app, None when there is none."""
+
     is_steady = False
 
-    def __init__(self, model: Any, *, takes_parameters: bool = False) -> None:
+    def __init__(
+        self, file: Path, model: Any, functions: dict[str, Function], app: Any, coroutines: Coroutines
+    ) -> None:
         self._model = model
-        inputs = _specs("inputs", getattr(model, "inputs", ()))
-        outputs = _specs("outputs", getattr(model, "outputs", ()))
+        self._functions = functions
+        self._coroutines = coroutines
+        self.app = app
+        self.is_async = any(functions[verb].is_async for verb in ("predict", "batch") if verb in functions)
+        self.max_streams = _max_streams(file, model)
+        inputs = author.specs(f"{FILE}: {CLASS}.inputs", getattr(model, "inputs", ()))
+        outputs = author.specs(f"{FILE}: {CLASS}.outputs", getattr(model, "outputs", ()))
         self._outputs = tuple(spec.name for spec in outputs)
         self._bf16 = frozenset(spec.name for spec in outputs if spec.datatype == "BF16")
         self.signature = Signature(
@@ -71,116 +77,122 @@ class PythonModel:
             inputs=inputs,
             outputs=outputs,
             default_outputs=self._outputs,
-            takes_parameters=takes_parameters,
+            takes_parameters=any("parameters" in functions[v].named for v in ("predict", "batch") if v in functions),
+            joins_rows="batch" not in functions,
+            verbs=frozenset([*functions, *self._more()]),
         )
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
         return self.predict_with(inputs, outputs, NO_PARAMETERS)
 
     def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
-        predict = self._model.predict
-        takes = self.signature.takes_parameters
-        answer = self._named(predict(inputs, parameters=dict(parameters)) if takes else predict(inputs))
-        if missing := [name for name in outputs if name not in answer]:
-            said = f"predict() returned {sorted(answer)}, without the output {missing[0]!r}"
-            # A declared output that is not there is the model's fault; a name that nobody declared is the caller's.
-            raise RuntimeError(said) if missing[0] in self._outputs else ValueError(said)
-        return {name: answer[name] for name in outputs} if outputs else answer
+        predict = self._functions.get("predict")
+        if predict is not None:
+            return self._selected(predict, predict(inputs, parameters=dict(parameters)), outputs)
+        if "batch" not in self._functions:
+            raise bad_request(f"this model has no predict(); it answers {self._other_ways()}; ask so")
+        return self.predict_many([inputs], outputs, parameters)[0]
+
+    def predict_many(self, inputs: list[Tensors], outputs: tuple[str, ...], parameters: Parameters) -> list[Tensors]:
+        """One answer for each, whose rows are not joined."""
+        batch = self._functions["batch"]
+        answers = batch(inputs, parameters=dict(parameters))
+        if not isinstance(answers, (list, tuple)):
+            kind = type(answers).__name__
+            raise TypeError(f"{batch.where}() returned a {kind}; it returns a list with one answer for each request")
+        if len(answers) != len(inputs):
+            raise TypeError(f"{batch.where}() returned {len(answers)} answers for {len(inputs)} requests")
+        return [self._selected(batch, each, outputs) for each in answers]
+
+    def explain(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
+        explain = self._functions["explain"]
+        explained = author.answer(explain.where, explain(inputs, parameters=dict(parameters)), (), self._bf16)
+        return {name: tensor for name, tensor in explained.items() if not outputs or name in outputs}
+
+    def open_stream(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Steps:
+        """An answer has those of `outputs` that it happens to have: one may be of another kind than the next."""
+        stream = self._functions["stream"]
+
+        def convert(value: Any) -> Tensors:
+            named = author.answer(stream.where, value, self._outputs, self._bf16).items()
+            # A word alone is one row.
+            return {name: each.reshape(each.shape or 1) for name, each in named if not outputs or name in outputs}
+
+        answers = stream(inputs, parameters=dict(parameters))
+        if isinstance(answers, AsyncIterator):
+            return AsyncSteps(answers, convert, self._coroutines)
+        if isinstance(answers, Iterator):
+            return SyncSteps(answers, convert)
+        raise TypeError(f"{stream.where}() returned a {type(answers).__name__}; it is a generator: `yield` each answer")
 
     def warmup(self) -> Tensors | None:
         example = getattr(self._model, "warmup_example", None)
-        types = {spec.name: NUMPY_TYPES[spec.datatype] for spec in self.signature.inputs}
+        inputs = self.signature.inputs
         if example is not None:
-            return {name: _example(values, types.get(name)) for name, values in dict(example).items()}
-        if not types:
-            return None
-        return {spec.name: blank(spec) for spec in self.signature.inputs}
+            return author.example(example, inputs)
+        return {spec.name: blank(spec) for spec in inputs} if inputs else None
 
-    def _named(self, answer: Any) -> Tensors:
-        if not isinstance(answer, dict):
-            answer = {self._outputs[0] if self._outputs else UNNAMED_OUTPUT: answer}
-        return {str(name): _array(value, is_bf16=name in self._bf16) for name, value in answer.items()}
+    def unload(self) -> None:
+        done = self._model.unload()
+        if inspect.iscoroutine(done):
+            self._coroutines.run(done)
+
+    def _selected(self, function: Function, value: Any, outputs: tuple[str, ...]) -> Tensors:
+        named = author.answer(function.where, value, self._outputs, self._bf16)
+        if missing := [name for name in outputs if name not in named]:
+            said = f"{function.where}() returned {sorted(named)}, without the output {missing[0]!r}"
+            # A declared output that is not there is the model's fault; a name that nobody declared is the caller's.
+            raise RuntimeError(said) if missing[0] in self._outputs else ValueError(said)
+        return {name: named[name] for name in outputs} if outputs else named
+
+    def _more(self) -> list[str]:
+        """The verbs that are no function of a request."""
+        has_unload = getattr(self._model, "unload", None) is not None
+        return [verb for verb, has in (("http", self.app is not None), ("unload", has_unload)) if has]
+
+    def _other_ways(self) -> str:
+        ways = {"stream": "/infer_stream", "explain": "/explain", "http": "its own paths below /models/"}
+        return " and ".join(way for verb, way in ways.items() if verb in self.signature.verbs)
 
 
-def _class(file: Path) -> Any:
-    # Beside model.py may lie modules of its author, which it imports by name.
-    sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location("model", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["model"] = module
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as exc:
-        raise missing_module(file, exc) from exc
-    except SyntaxError as exc:
-        place = f"{exc.filename}:{exc.lineno}"
-        raise unreadable(file, f"is not Python ({place}: {exc.msg})", "correct the line") from exc
+def _made(file: Path, module: ModuleType) -> Any:
+    """The author's object; None where an app is all there is."""
     found = getattr(module, CLASS, None)
+    if found is None and hasattr(module, APP):
+        return None
     if not isinstance(found, type):
-        raise unreadable(file, f"has no class {CLASS}", f"define `class {CLASS}` with load(path) and predict(inputs)")
-    if missing := [name for name in ("load", "predict") if not callable(getattr(found, name, None))]:
-        raise unreadable(file, f"class {CLASS} has no {missing[0]}()", "define load(path) and predict(inputs)")
-    return found
+        raise unreadable(file, f"has no class {CLASS}", _ADVICE)
+    if not hasattr(found, "load"):
+        raise unreadable(file, f"class {CLASS} has no load()", _ADVICE)
+    return found()
 
 
-def _takes_parameters(file: Path, predict: Any) -> bool:
-    """By its name, so that an optional argument of the author's own never gets what clients send."""
-    try:
-        arguments = list(inspect.signature(predict).parameters.values())
-    except ValueError:
-        return False  # a callable of some extension module, which says nothing of its arguments
-    if any(argument.name == "parameters" and argument.kind in _BY_NAME for argument in arguments):
-        return True
-    needed = [argument.name for argument in arguments if argument.default is argument.empty and argument.kind in _PLAIN]
-    if len(needed) > 1:
-        problem = f"{CLASS}.predict() needs {', '.join(map(repr, needed))}"
-        raise unreadable(file, problem, "it is called as predict(inputs) or predict(inputs, parameters); name it so")
-    return False
+def _functions(file: Path, model: Any, coroutines: Coroutines) -> dict[str, Function]:
+    functions = {}
+    for name, verb in VERBS.items():
+        if (method := getattr(model, name, None)) is None:
+            continue
+        where = f"{CLASS}.{name}"
+        first = "list_of_inputs" if verb == "batch" else "inputs"
+        functions[verb] = Function(file, where, method, (first, "parameters"), coroutines)
+        if verb != "stream":
+            author.refuse_yield(file, where, method)
+    return functions
 
 
-_PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+def _app(file: Path, model: Any, module: ModuleType) -> Any:
+    """`Model.app` comes first: `load` may have made it."""
+    app = getattr(model, APP, None)
+    where = f"{CLASS}.{APP}" if app is not None else APP
+    app = getattr(module, APP, None) if app is None else app
+    if app is not None and not callable(app):
+        advice = "it is an ASGI application, such as FastAPI(); make it one, or give it another name"
+        raise unreadable(file, f"{where} is a {type(app).__name__}", advice)
+    return app
 
 
-def _load_author(file: Path, model: Any, directory: Path) -> None:
-    try:
-        model.load(directory)
-    except ModuleNotFoundError as exc:
-        raise missing_module(file, exc) from exc
-
-
-def _specs(attribute: str, declared: Any) -> tuple[TensorSpec, ...]:
-    try:
-        return tuple(_spec(entry) for entry in declared)
-    except (KeyError, TypeError, ValueError) as exc:
-        form = '[{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]'
-        reason = f"{FILE}: {CLASS}.{attribute}: {declared!r} ({one_line(exc)}); it has the form {form}; correct it"
-        raise ModelFailed("ARTIFACT_UNREADABLE", reason) from exc
-
-
-def _spec(entry: dict[str, Any]) -> TensorSpec:
-    if entry["datatype"] not in NUMPY_TYPES:
-        raise ValueError(f"datatype {entry['datatype']!r} is not one of {', '.join(NUMPY_TYPES)}")
-    labels = tuple(str(label) for label in entry.get("labels", ()))
-    return TensorSpec(str(entry["name"]), entry["datatype"], tuple(int(each) for each in entry["shape"]), labels=labels)
-
-
-def _example(values: Any, dtype: np.dtype[Any] | None) -> Tensor:
-    tensor = np.asarray(values, dtype=dtype)
-    return tensor.astype(object) if tensor.dtype.kind in "US" else tensor
-
-
-def _array(value: Any, *, is_bf16: bool) -> Tensor:
-    try:
-        tensor = np.asarray(value)
-    except ValueError as exc:
-        # Of what `predict` raises itself a ValueError is the caller's fault; this is not.
-        raise TypeError(f"predict() returned rows that differ in length ({one_line(exc)})") from exc
-    # The second is the type of ml_dtypes, which JAX and others bring: it knows how to become numbers.
-    if (is_bf16 and tensor.dtype.kind == "f") or tensor.dtype.name == "bfloat16":
-        return narrow(tensor)
-    if tensor.dtype.kind == "O" and not all(isinstance(item, (str, bytes)) for item in tensor.flat):
-        raise TypeError(f"predict() returned a {type(value).__name__} that is no array of numbers or strings")
-    return tensor
+def _max_streams(file: Path, model: Any) -> int | None:
+    most = getattr(model, "max_streams", None)
+    if most is None or (isinstance(most, int) and most >= 1):
+        return most
+    raise unreadable(file, f"{CLASS}.max_streams is {most!r}", "it is how many streams may run at one time, 1 or more")

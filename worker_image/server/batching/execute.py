@@ -16,6 +16,8 @@ from worker_image.server.errors import RequestError
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensors
 
 Predict = Callable[[Tensors, tuple[str, ...], Parameters], Tensors]
+# Several requests side by side, and an answer for each: for models whose requests have no rows to join.
+PredictMany = Callable[[list[Tensors], tuple[str, ...], Parameters], list[Tensors]]
 
 
 class Part(NamedTuple):
@@ -27,24 +29,36 @@ class Part(NamedTuple):
     outputs: tuple[str, ...]
     rows: int | None
     parameters: Parameters = NO_PARAMETERS
+    is_explained: bool = False
 
 
 def execute(
-    parts: Sequence[Part], predict: Predict, model: str, *, check_rows: bool = True
+    parts: Sequence[Part],
+    predict: Predict,
+    model: str,
+    *,
+    check_rows: bool = True,
+    predict_many: PredictMany | None = None,
 ) -> list[Tensors | Exception]:
     """The answer to each part, in order; an exception stands where a part failed. All parts ask for the same
-    outputs, with equal parameters.
+    outputs, with equal parameters. With `predict_many` no rows are joined, and none are counted.
     """
     try:
         if len(parts) == 1:
             return [_alone(parts[0], predict, model, check_rows)]
+        if predict_many is not None:
+            return list(predict_many([part.inputs for part in parts], parts[0].outputs, parts[0].parameters))
         return list(_together(parts, predict, model))
     except Exception as exc:
         if len(parts) == 1 or (isinstance(exc, RequestError) and exc.is_final):
             return [exc] * len(parts)
         middle = len(parts) // 2
         halves = (parts[:middle], parts[middle:])
-        return [answer for half in halves for answer in execute(half, predict, model, check_rows=check_rows)]
+        return [
+            answer
+            for half in halves
+            for answer in execute(half, predict, model, check_rows=check_rows, predict_many=predict_many)
+        ]
 
 
 def _alone(part: Part, predict: Predict, model: str, check_rows: bool) -> Tensors:

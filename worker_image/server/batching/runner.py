@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from worker_image.server.batching.execute import Part, Predict, execute
+from worker_image.server.batching.execute import Part, Predict, PredictMany, execute
 from worker_image.server.batching.placement import Placement
 from worker_image.server.batching.queue import BatchQueue, Waiting
 from worker_image.server.batching.sizing import Sizing
@@ -34,19 +34,24 @@ PARTS_AHEAD = 2
 
 
 class Instance(NamedTuple):
-    """One copy of the model: `predict` is called in `thread` only."""
+    """One copy of the model: it is called in `thread` only. `explain` and `predict_many` if it has them."""
 
     thread: ModelThread
     predict: Predict
+    explain: Predict | None = None
+    predict_many: PredictMany | None = None
 
 
 class Rules(NamedTuple):
-    """What a model's requests may ask for. `max_request_rows` None: any number of rows. `model` is for the errors."""
+    """What a model's requests may ask for. `max_request_rows` None: any number of rows. `model` is for the errors.
+    `joins_rows` False: requests are batched side by side, whatever their shapes, and none is split.
+    """
 
     model: str
     can_batch: bool
     is_steady: bool
     max_request_rows: int | None = None
+    joins_rows: bool = True
 
 
 class Computed(NamedTuple):
@@ -110,12 +115,12 @@ class Runner:
         None: the request is larger than a batch, ask with `predict`. Raises `TOO_LARGE`.
         """
         rows = part.rows
-        if rows is not None and rows > 1 and self.can_batch:
+        if rows is not None and rows > 1 and self.can_batch and not part.is_explained:
             most = self._rules.max_request_rows
             if most is not None and rows > most:
                 said = f"inputs: {rows} rows; at most {most} are taken in a request; send fewer"
                 raise RequestError("TOO_LARGE", said)
-            if rows > self._sizing.limit and rows > self._sizing.largest_part:
+            if self._rules.joins_rows and rows > self._sizing.limit and rows > self._sizing.largest_part:
                 return None
         now = time.monotonic()
         return self._push(part, now, None if time_left_s is None else now + time_left_s, told)
@@ -157,10 +162,13 @@ class Runner:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _key(self, part: Part) -> Any:
-        inputs, outputs, rows, parameters = part
-        if rows is None or not self.can_batch:
+        inputs, outputs, rows, parameters, is_explained = part
+        joins_rows = self._rules.joins_rows
+        if is_explained or not self.can_batch or (rows is None and joins_rows):
             return None
         asked = (outputs, parameters_key(parameters)) if parameters else outputs
+        if not joins_rows:
+            return asked
         if len(inputs) == 1:
             name, tensor = next(iter(inputs.items()))
             return name, tensor.dtype, tensor.shape[1:], asked
@@ -216,7 +224,7 @@ class Runner:
         sent = time.monotonic()
 
         def work() -> Computed:
-            return self._compute(instance.predict, parts)
+            return self._compute(instance, parts)
 
         def done(computed: Computed) -> None:
             if self._running.pop(instance.thread, None) is None:
@@ -225,7 +233,7 @@ class Runner:
             self._finish(batch, rows, sent, computed)
 
         self._running[instance.thread] = (batch, sent)
-        if self._placement.is_inline(rows):
+        if self._placement.is_inline(rows) and not parts[0].is_explained:
             done(work())
             return True
         instance.thread.call(work, done)
@@ -242,18 +250,19 @@ class Runner:
                 _fail(request.told, error)
         self._running.clear()
 
-    def _compute(self, predict: Predict, parts: list[Part]) -> Computed:
+    def _compute(self, instance: Instance, parts: list[Part]) -> Computed:
         started, cpu_started = time.perf_counter(), time.thread_time()
-        answers = execute(parts, predict, self._rules.model, check_rows=self.can_batch)
+        model = self._rules.model
+        if parts[0].is_explained and instance.explain is not None:
+            answers = execute(parts, instance.explain, model, check_rows=False)
+        else:
+            checks = self.can_batch and self._rules.joins_rows
+            answers = execute(parts, instance.predict, model, check_rows=checks, predict_many=instance.predict_many)
         return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started)
 
     def _finish(self, batch: list[Request], rows: int, sent: float, computed: Computed) -> None:
-        if not any(isinstance(answer, Exception) for answer in computed.answers):
-            # What failed, and perhaps was tried again in halves, says nothing of what a call costs.
-            now = time.monotonic()
-            self._sizing.observe(rows, now - sent, now)
-        self._observe(rows, computed.seconds)
-        self._placement.observe(rows, computed.cpu_s)
+        if not batch[0].part.is_explained:
+            self._learn(rows, sent, computed)
         # The next batch leaves before the answers of this one are encoded, so that the model does not wait for JSON.
         if len(self._queue):
             self._dispatch_soon()
@@ -262,6 +271,14 @@ class Runner:
                 _fail(request.told, answer)
             elif not request.told.done():
                 request.told.set_result(answer)
+
+    def _learn(self, rows: int, sent: float, computed: Computed) -> None:
+        if not any(isinstance(answer, Exception) for answer in computed.answers):
+            # What failed, and perhaps was tried again in halves, says nothing of what a call costs.
+            now = time.monotonic()
+            self._sizing.observe(rows, now - sent, now)
+        self._observe(rows, computed.seconds)
+        self._placement.observe(rows, computed.cpu_s)
 
 
 def _parts(whole: Part, size: int) -> Iterator[Part]:

@@ -23,7 +23,7 @@ from worker_image.server.codecs.json_values import (
     to_list,
 )
 from worker_image.server.errors import RequestError, bad_request
-from worker_image.server.tensors import Signature, Tensor, Tensors, TensorSpec, datatype_of
+from worker_image.server.tensors import Signature, Tensor, Tensors, TensorSpec, datatype_of, rows_of
 
 DEFAULT_SIGNATURE = "serving_default"
 # What TensorFlow calls the methods; clients name a signature by them.
@@ -112,6 +112,18 @@ def encode_predict(outputs: Tensors, *, is_row: bool) -> bytes:
     else:
         answer = {"predictions": _as_rows(listed, outputs)}
     return _encode(answer, outputs.values())
+
+
+def encode_explain(explained: Tensors, inputs: Tensors, *, is_row: bool) -> bytes:
+    """KServe's `:explain`. A list with one explanation a row where there are rows, else what there is by its name."""
+    listed = {name: to_list(name, tensor, allow_nan=True) for name, tensor in explained.items()}
+    rows = rows_of(inputs) if is_row else None
+    is_by_row = rows is not None and rows_of(explained) == rows
+    if len(listed) == 1:
+        said: Any = next(iter(listed.values()))
+    else:
+        said = _as_rows(listed, explained) if is_by_row else listed
+    return _encode({"explanations": said}, explained.values())
 
 
 def encode_classify(signature: Signature, scores: Tensor) -> bytes:

@@ -15,9 +15,10 @@ from multiprocessing.connection import Connection
 
 from worker_image.server import log
 from worker_image.server.errors import ModelFailed, RequestError
-from worker_image.server.instances.shared import SharedTensors
+from worker_image.server.instances.shared import SharedTensors, apart, side_by_side
 from worker_image.server.loading import Loaded, load, print_cause
 from worker_image.server.settings import read
+from worker_image.server.tensors import Parameters, Tensors
 
 
 def main(arguments: list[str]) -> int:
@@ -43,12 +44,23 @@ def main(arguments: list[str]) -> int:
 
 def _answer(to_server: Connection, loaded: Loaded, inputs: SharedTensors, outputs: SharedTensors) -> None:
     while True:
-        places, wanted, parameters = to_server.recv()
+        verb, places, wanted, parameters = to_server.recv()
         try:
-            answer = loaded.predict(inputs.read(places), wanted, parameters)
+            answer = _answered(loaded, verb, inputs.read(places), wanted, parameters)
             to_server.send(("answer", outputs.write(answer)))
         except RequestError as exc:
             to_server.send(("refused", (exc.code, exc.sentence)))
+
+
+def _answered(loaded: Loaded, verb: str, given: Tensors, wanted: tuple[str, ...], parameters: Parameters) -> Tensors:
+    if verb == "batch":
+        return side_by_side(loaded.predict_many(apart(given), wanted, parameters))
+    if verb == "explain":
+        return loaded.explain(given, wanted, parameters)
+    if verb == "unload":
+        loaded.unload()
+        return {}
+    return loaded.predict(given, wanted, parameters)
 
 
 if __name__ == "__main__":

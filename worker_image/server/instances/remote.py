@@ -7,6 +7,7 @@ next one; one that hangs is killed. It must never be left behind: the child ends
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 
 from worker_image.server import log
 from worker_image.server.errors import ModelFailed, RequestError, stuck
-from worker_image.server.instances.shared import SharedTensors
+from worker_image.server.instances.shared import SharedTensors, apart, side_by_side
 from worker_image.server.loading import Loaded
 from worker_image.server.settings import Settings
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors
@@ -28,13 +29,27 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
     """Starts a process and waits until the model in it has predicted once."""
     model = RemoteModel(settings)
     model.start(begin)
+    if refused := [said for verb, said in _OF_ONE_PROCESS.items() if verb in model.signature.verbs]:
+        model.unload()
+        said = f"instances: {settings.tuning.instances}; the model has {refused[0]}"
+        reason = f"{said}; set instances to 1, and raise `scaling.min` to have more"
+        raise ModelFailed("BAD_SETTINGS", reason)
     return Loaded(model, model.signature)
+
+
+# What cannot be handed from one process to another batch by batch.
+_OF_ONE_PROCESS = {
+    "stream": "predict_stream(), which runs in the server's own process",
+    "http": "an ASGI app, which is served by the server's own process",
+}
 
 
 class RemoteModel:
     """One process at a time."""
 
     is_steady = False
+    # What waits in its process waits alone: one call at a time is sent there.
+    is_async = False
     signature: Signature
 
     def __init__(self, settings: Settings) -> None:
@@ -58,11 +73,30 @@ class RemoteModel:
         return self.predict_with(inputs, outputs, NO_PARAMETERS)
 
     def predict_with(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
+        return self._ask("predict", inputs, outputs, parameters)
+
+    def predict_many(self, inputs: list[Tensors], outputs: tuple[str, ...], parameters: Parameters) -> list[Tensors]:
+        return apart(self._ask("batch", side_by_side(inputs), outputs, parameters), len(inputs))
+
+    def explain(self, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
+        return self._ask("explain", inputs, outputs, parameters)
+
+    def unload(self) -> None:
+        """Ends the process, once the model in it has put away what it holds."""
+        if self._process is None:
+            return
+        if "unload" in self.signature.verbs:
+            with contextlib.suppress(RequestError):
+                self._ask("unload", {}, (), NO_PARAMETERS)
+        if self._process is not None:
+            self._close()
+
+    def _ask(self, verb: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters) -> Tensors:
         if self._process is None:
             self._restart()
         assert self._connection is not None
         try:
-            self._connection.send((self._inputs.write(inputs), outputs, dict(parameters)))
+            self._connection.send((verb, self._inputs.write(inputs), outputs, dict(parameters)))
             if not self._connection.poll(self._settings.tuning.predict_timeout_s):
                 self._kill()
                 self._bury("took longer than predict_timeout_s and was ended")

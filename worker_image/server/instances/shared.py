@@ -31,6 +31,22 @@ class Place(NamedTuple):
     values: Any = None
 
 
+def side_by_side(requests: list[Tensors]) -> Tensors:
+    """The tensors of several requests as those of one, for one writing; `apart` parts them again."""
+    return {f"{number}/{name}": tensor for number, request in enumerate(requests) for name, tensor in request.items()}
+
+
+def apart(joined: Tensors, count: int = 0) -> list[Tensors]:
+    """At least `count`: an answer without a tensor leaves no trace."""
+    requests: list[Tensors] = [{} for _ in range(count)]
+    for key, tensor in joined.items():
+        number, _, name = key.partition("/")
+        while len(requests) <= int(number):
+            requests.append({})
+        requests[int(number)][name] = tensor
+    return requests
+
+
 class SharedTensors:
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from worker_image.server import log
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import ModelFailed
-from worker_image.server.loading import RELEASES_GIL, Loaded, load, print_cause
+from worker_image.server.loading import PIPELINE_FILE, RELEASES_GIL, Loaded, load, print_cause
 from worker_image.server.phase import Phase
 from worker_image.server.settings import Settings
 
@@ -22,7 +23,18 @@ Outcome = Loaded | ModelFailed
 
 
 def in_processes(settings: Settings) -> bool:
-    return settings.tuning.instances > 1 and settings.backend not in RELEASES_GIL
+    if settings.tuning.instances == 1:
+        return False
+    return settings.backend not in RELEASES_GIL or _has_pipeline(settings.model_dir / PIPELINE_FILE)
+
+
+def _has_pipeline(file: Path) -> bool:
+    """Functions of an author's are called by one thread at a time, and hold the interpreter's lock."""
+    if not file.is_file():
+        return False
+    from worker_image.server.backends.pipeline import is_pipeline
+
+    return is_pipeline(file)
 
 
 async def load_all(settings: Settings, phase: Phase, threads: Sequence[ModelThread]) -> list[Outcome]:

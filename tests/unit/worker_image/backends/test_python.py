@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes import models
 from worker_image.server.backends.python import load
+from worker_image.server.backends.steps import Steps
 from worker_image.server.bfloat16 import BF16
 from worker_image.server.errors import ModelFailed
 
@@ -113,6 +114,14 @@ class TestPython:
             ),
             (ECHO.replace("FP32", "FLOAT"), "ARTIFACT_UNREADABLE", "datatype 'FLOAT' is not one of"),
             (ECHO.replace('"shape": [-1, 2]', '"size": 2'), "ARTIFACT_UNREADABLE", "Model.inputs"),
+            ("class Model:\n  def predict(self, inputs): ...", "ARTIFACT_UNREADABLE", "class Model has no load()"),
+            (ECHO.replace("def load(self, path)", "def load(self)"), "ARTIFACT_UNREADABLE", "load() takes no path"),
+            (ECHO.replace("return inputs", "yield inputs"), "ARTIFACT_UNREADABLE", "name it predict_stream"),
+            (ECHO + "    explain = 3\n", "ARTIFACT_UNREADABLE", "Model.explain is a int; define it as explain(inputs)"),
+            (ECHO + "    def predict_batch(self): ...\n", "ARTIFACT_UNREADABLE", "takes no list_of_inputs"),
+            (ECHO + "    def predict_stream(self, inputs, n): ...\n", "ARTIFACT_UNREADABLE", "needs 'inputs', 'n'"),
+            (ECHO + "    max_streams = 0\n", "ARTIFACT_UNREADABLE", "Model.max_streams is 0"),
+            (ECHO + "app = 3\n", "ARTIFACT_UNREADABLE", "app is a int; it is an ASGI application"),
         ],
     )
     def test_says_what_is_wrong_with_model_py(self, tmp_path: Path, source: str, code: str, words: str) -> None:
@@ -123,3 +132,105 @@ class TestPython:
 
     def test_says_when_model_py_is_missing(self, tmp_path: Path) -> None:
         assert "holds no model.py" in refused(tmp_path).reason
+
+
+def steps_of(steps: Steps) -> list[Any]:
+    taken = []
+    while (answer := steps.take()) is not None:
+        taken.append({name: tensor.tolist() for name, tensor in answer.items()})
+    steps.close()
+    return taken
+
+
+class TestVerbs:
+    def test_are_what_the_class_has(self, tmp_path: Path) -> None:
+        source = """
+            class Model:
+                def load(self, path): ...
+                def predict_batch(self, list_of_inputs): return [{"n": [len(each["x"])]} for each in list_of_inputs]
+                def explain(self, inputs, parameters): return {"why": inputs["x"], "how": [str(parameters)]}
+                def predict_stream(self, inputs): yield "a"; yield {"b": 2}
+                def unload(self): ...
+                app = print
+            """
+
+        model = load(models.python(tmp_path, source), 1)
+
+        assert model.signature.verbs == {"batch", "explain", "stream", "http", "unload"}
+        assert not model.signature.can_batch
+        x = {"x": np.ones(3)}
+        assert model.predict(x, ())["n"].tolist() == [3]
+        assert [answer["n"].tolist() for answer in model.predict_many([x, {"x": np.ones(5)}], (), {})] == [[3], [5]]
+        assert model.explain(x, ("how",), {"k": 1}) == {"how": ["{'k': 1}"]}
+        assert steps_of(model.open_stream(x, (), {})) == [{"output": ["a"]}, {"b": [2]}]
+
+    @pytest.mark.parametrize(
+        ("returned", "words"),
+        [
+            ("[{'y': [1]}]", "returned 1 answers for 2 requests"),
+            ("{'y': [1]}", "returned a dict; it returns a list"),
+            ("[{'y': [[1], [1, 2]]}] * 2", "rows that differ in length"),
+            ("[object()] * 2", "is no array of numbers or strings"),
+        ],
+    )
+    def test_a_batch_answers_each_request(self, tmp_path: Path, returned: str, words: str) -> None:
+        source = ECHO + f"    def predict_batch(self, list_of_inputs): return {returned}\n"
+        model = load(models.python(tmp_path, source), 1)
+
+        with pytest.raises(TypeError) as raised:
+            model.predict_many([{"x": np.ones(1)}] * 2, (), {})
+
+        assert words in str(raised.value)
+
+    def test_a_stream_that_is_no_generator_is_an_error(self, tmp_path: Path) -> None:
+        model = load(models.python(tmp_path, ECHO + "    def predict_stream(self, inputs): return [1]\n"), 1)
+
+        with pytest.raises(TypeError, match="returned a list; it is a generator"):
+            model.open_stream({}, (), {})
+
+
+ASYNC = """
+import asyncio
+
+class Model:
+    async def load(self, path):
+        self.loop = asyncio.get_running_loop()
+
+    async def predict(self, inputs):
+        assert asyncio.get_running_loop() is self.loop
+        await asyncio.sleep(0)
+        return inputs["x"] * 2
+
+    async def explain(self, inputs):
+        raise SystemExit("of my own")
+
+    async def predict_stream(self, inputs):
+        assert asyncio.get_running_loop() is self.loop
+        for value in inputs["x"]:
+            yield [value]
+
+    async def unload(self):
+        self.loop = None
+"""
+
+
+class TestAsync:
+    def test_runs_on_one_loop_of_its_own(self, tmp_path: Path) -> None:
+        model = load(models.python(tmp_path, ASYNC), 1)
+
+        assert model.is_async
+        assert model.predict({"x": np.ones(1)}, ())["output"].tolist() == [2.0]
+        answers = steps_of(model.open_stream({"x": np.array([1.0, 2.0])}, (), {}))
+        assert answers == [{"output": [1.0]}, {"output": [2.0]}]
+
+    def test_outlives_a_coroutine_that_wants_to_exit(self, tmp_path: Path) -> None:
+        model = load(models.python(tmp_path, ASYNC), 1)
+
+        with pytest.raises(SystemExit):
+            model.explain({"x": np.ones(1)}, (), {})
+
+        assert model.predict({"x": np.ones(1)}, ())["output"].tolist() == [2.0]
+        model.unload()
+
+    def test_a_function_that_computes_is_no_async_model(self, tmp_path: Path) -> None:
+        assert not load(models.python(tmp_path, ECHO), 1).is_async
