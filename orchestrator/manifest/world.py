@@ -121,7 +121,7 @@ def _source_fault(manifest: Manifest, config: VersionConfig) -> str:
         return f"'{redacted(config.source or '')}' names no place: {exc}; write its path in full"
     if path is None:
         return ""
-    return _local_fault(path) or _requirements_fault(path, config)
+    return _local_fault(path) or _requirements_fault(path)
 
 
 def _local_fault(path: FilePath) -> str:
@@ -144,9 +144,9 @@ def _file_fault(path: FilePath, remedy: str) -> str:
         return "" if stream.read(1) else f"'{path}' is empty; {remedy}"
 
 
-def _requirements_fault(source: FilePath, config: VersionConfig) -> str:
+def _requirements_fault(source: FilePath) -> str:
     requirements = source / "requirements.txt"
-    if config.backend != "python" or not requirements.exists():
+    if not requirements.exists():
         return ""
     try:
         if requirements.stat().st_size > MAX_REQUIREMENTS_BYTES:

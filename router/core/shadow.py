@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _WHOLE: Final = 100_000_000
 _MINUTE_S: Final = 60.0
 _SAFE: Final = (b"GET", b"HEAD")
+_STREAMS: Final = (b"/infer_stream", b"/generate_stream")
 
 
 class Copy(Protocol):
@@ -131,5 +132,8 @@ class ShadowRule:
 
 def may_be_copied(method: bytes, path: bytes) -> bool:
     """Predictions of the v1 and v2 protocols; of a model's own paths only what is safe by its method (RFC 9110, 9.2.1),
-    for nobody but the model knows what else they do. `path` is the one that the replica gets."""
-    return method in _SAFE if path.startswith(b"/models/") else method == b"POST"
+    for nobody but the model knows what else they do. A stream is not copied: it lasts as long as its reader likes, and
+    its events name the version. `path` is the one that the replica gets."""
+    if path.startswith(b"/models/"):
+        return method in _SAFE
+    return method == b"POST" and not path.endswith(_STREAMS)

@@ -136,13 +136,13 @@ class Predictors:
 
     def _generate_stream(self, call: Call) -> StreamAsk:
         self._check("stream", "/generate_stream", "/generate")
-        inputs, parameters = generate.decode(_json_of(call), self.signature)
+        inputs, parameters = generate.decode(call.body, self.signature)
         return StreamAsk(self._own_part(inputs, (), parameters), self._generated, False)
 
     def _generate(self, call: Call) -> Ask:
         if not self.signature.verbs & {"predict", "batch"}:
             self._check("predict", "/generate", "/generate_stream")
-        inputs, parameters = generate.decode(_json_of(call), self.signature)
+        inputs, parameters = generate.decode(call.body, self.signature)
         part = self._part(inputs, self.signature.default_outputs, parameters)
         return Ask(part, lambda answer: Reply(self._generated(answer)))
 
@@ -192,4 +192,4 @@ def _decoded(call: Call) -> v2.Decoded:
 def _json_of(call: Call) -> bytes:
     if isinstance(call.body, bytes):
         return call.body
-    raise bad_request("body: binary tensor data; this path reads JSON; send JSON, or ask /v2/models/…/infer")
+    raise bad_request("body: binary tensor data; /v1 reads JSON; send JSON, or ask /v2/models/…/infer")

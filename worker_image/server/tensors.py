@@ -80,8 +80,8 @@ class Signature:
     `default_outputs`. `scores` with one of `labels` per column serves TensorFlow Serving's `:classify`, `value` its
     `:regress`. A model that does not take parameters never sees them. `joins_rows` False: a free first dimension is
     something else than a batch. `facts` are names and words that the metadata shows beside it. `optional` inputs may
-    come beside the others. `verbs` are what may be asked of it: `predict`, `batch` (several requests side by side, their
-    rows not joined), `explain`, `stream`, `http` (paths of its own), `unload`.
+    come beside the others. `verbs` are what may be asked of it: `predict`, `batch` (several requests side by side,
+    their rows not joined), `explain`, `stream`, `http` (paths of its own), `unload`.
     """
 
     platform: str

@@ -568,11 +568,12 @@ class TestCheckWorld:
         assert len(found) == 1
         assert found[0].endswith("give the certificate's own key, without a password")
 
-    def test_reads_the_requirements_of_a_python_model(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("backend", ["python", "sklearn"])
+    def test_reads_the_requirements_beside_a_model(self, tmp_path: Path, backend: str) -> None:
         (tmp_path / "m").mkdir()
         (tmp_path / "m" / "requirements.txt").write_bytes(b"caf\xe9\n")
 
-        found = self.check(tmp_path, "models: {a: {versions: {1: {source: m, backend: python}}}}")
+        found = self.check(tmp_path, f"models: {{a: {{versions: {{1: {{source: m, backend: {backend}}}}}}}}}")
 
         assert found == [
             f"models.yaml:1:37: models.a.versions.1.source: '{tmp_path}/m/requirements.txt' is not UTF-8 text; "

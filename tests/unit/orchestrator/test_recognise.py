@@ -87,6 +87,9 @@ class TestLayouts:
             ({"iris/1/model.json": XGBOOST_JSON, "iris/1/labels.json": b"[]"}, {"iris@1": ("xgboost", "iris/1")}),
             ({"iris/model.ubj": XGBOOST, "iris/labels.json": b"[]"}, {"iris@1": ("xgboost", "iris")}),
             ({"big/net.onnx": ONNX, "big/net.onnx.data": b"weights"}, {"net@1": ("onnx", "big")}),
+            ({"iris/model.joblib": SKLEARN, "iris/pipeline.py": PYTHON}, {"iris@1": ("sklearn", "iris")}),
+            ({"iris/2/model.onnx": ONNX, "iris/2/pipeline.py": PYTHON}, {"iris@2": ("onnx", "iris/2")}),
+            ({"iris/model.py": PYTHON, "iris/pipeline.py": PYTHON}, {"iris@1": ("python", "iris")}),
             ({"My Model (final).onnx": ONNX}, {"my-model-final@1": ("onnx", "My Model (final).onnx")}),
             ({".cache/a.onnx": ONNX, "venv/pyvenv.cfg": b"", "venv/lib/b.onnx": ONNX}, {}),
         ],
@@ -100,6 +103,15 @@ class TestLayouts:
         root = folder_of(tmp_path, {"big/1/model.onnx": ONNX, "big/1/model.onnx.data": b"weights"})
 
         assert models(root) == {"big@1": ("onnx", "big/1")}
+
+    def test_do_not_list_what_lies_beside_a_model(self, tmp_path: Path) -> None:
+        beside = {"pipeline.py": PYTHON, "requirements.txt": b"x", "warmup.json": b"{}", "notes.md": b"x"}
+        root = folder_of(tmp_path, {f"iris/{name}": content for name, content in beside.items()})
+        assert set(reasons(root)) == {f"iris/{name}" for name in beside}
+
+        folder_of(tmp_path, {"iris/model.joblib": SKLEARN})
+
+        assert set(reasons(root)) == {"iris/notes.md"}
 
     def test_name_a_model_by_its_folder_when_that_is_what_is_searched(self, tmp_path: Path) -> None:
         root = folder_of(tmp_path / "churn", {"model.py": PYTHON})

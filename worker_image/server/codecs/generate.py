@@ -21,7 +21,7 @@ TEXT_OUTPUT = "text_output"
 _PARAMETERS = "parameters"
 
 
-def decode(body: bytes, signature: Signature) -> tuple[Tensors, Parameters]:
+def decode(body: bytes | memoryview, signature: Signature) -> tuple[Tensors, Parameters]:
     try:
         asked = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:

@@ -67,6 +67,9 @@ class TestWhatIsCopied:
         [
             (b"POST", b"/v2/models/m/infer", True),
             (b"POST", b"/v1/models/m:predict", True),
+            (b"POST", b"/v1/models/m:explain", True),
+            (b"POST", b"/v2/models/m/infer_stream", False),
+            (b"POST", b"/v2/models/m/generate_stream", False),
             (b"GET", b"/v2/models/m", False),
             (b"GET", b"/models/m/x", True),
             (b"HEAD", b"/models/m/x", True),
