@@ -69,7 +69,7 @@ def recognise(folder: Path, relative_to: Path | None = None) -> list[Found]:
         raise UserError(f"{folder}: not a folder; models are looked for in a folder; name one that holds them")
     root = folder.resolve()
     found = _without_repeats([_look(root, path, (relative_to or root).resolve()) for path in _candidates(root)])
-    return sorted(_without_companions(found), key=_order)
+    return sorted(found, key=_order)
 
 
 def render_manifest(found: list[Found], cluster: str) -> str:
@@ -229,17 +229,6 @@ def _names(root: Path, path: Path) -> tuple[str, str]:
     if own.lower() in _GENERIC_STEMS and len(parts) > 1:
         own = parts[-2]
     return legal_name(own), number
-
-
-def _without_companions(found: list[Found]) -> list[Found]:
-    """What belongs to a model is not listed beside it as unrecognised."""
-    folders = {os.path.dirname(each.path) for each in found if each.backend}
-    names = _COMPANIONS | {"requirements.txt"}
-    return [
-        each
-        for each in found
-        if each.backend or os.path.basename(each.path) not in names or os.path.dirname(each.path) not in folders
-    ]
 
 
 def _without_repeats(found: list[Found]) -> list[Found]:

@@ -104,15 +104,6 @@ class TestLayouts:
 
         assert models(root) == {"big@1": ("onnx", "big/1")}
 
-    def test_do_not_list_what_lies_beside_a_model(self, tmp_path: Path) -> None:
-        beside = {"pipeline.py": PYTHON, "requirements.txt": b"x", "warmup.json": b"{}", "notes.md": b"x"}
-        root = folder_of(tmp_path, {f"iris/{name}": content for name, content in beside.items()})
-        assert set(reasons(root)) == {f"iris/{name}" for name in beside}
-
-        folder_of(tmp_path, {"iris/model.joblib": SKLEARN})
-
-        assert set(reasons(root)) == {"iris/notes.md"}
-
     def test_name_a_model_by_its_folder_when_that_is_what_is_searched(self, tmp_path: Path) -> None:
         root = folder_of(tmp_path / "churn", {"model.py": PYTHON})
 
