@@ -16,6 +16,7 @@ from worker_image.server import declared, log
 from worker_image.server.backends import torch_archive
 from worker_image.server.backends.base import blank, find_file
 from worker_image.server.backends.torch_program import Program
+from worker_image.server.bfloat16 import BF16
 from worker_image.server.tensors import Signature, Tensor, Tensors
 
 SUFFIXES = (".pt2", ".pt", ".pth")
@@ -46,6 +47,8 @@ class PytorchModel:
     def __init__(self, program: Program, kind: str, device: str) -> None:
         self._program = program
         self._device = device
+        # They arrive as FP32: see `bfloat16.py`.
+        self._bf16 = frozenset(spec.name for spec in program.inputs if spec.datatype == "BF16")
         self.is_steady = bool(program.inputs) and all(-1 not in spec.shape[1:] for spec in program.inputs)
         self.signature = Signature(
             platform=f"pytorch_{kind}",
@@ -95,13 +98,14 @@ class PytorchModel:
             raise ValueError(f"input {name!r} holds text; PyTorch's tensors hold numbers alone")
         array = np.ascontiguousarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
-        return tensor.bfloat16() if name in self._program.narrowed else tensor
+        return tensor.bfloat16() if name in self._bf16 else tensor
 
 
 def to_numpy(tensor: Any) -> Tensor:
-    """BF16, which numpy has not, as the FP32 that it is the upper half of."""
     found = tensor.detach().cpu()
-    return np.asarray((found.float() if found.dtype == torch.bfloat16 else found).numpy())
+    if found.dtype == torch.bfloat16:
+        return np.asarray(found.view(torch.uint16).numpy()).view(BF16)
+    return np.asarray(found.numpy())
 
 
 def _program(kind: str, file: Path, device: str) -> Program:

@@ -47,7 +47,6 @@ class Exported:
         tensors = [each.name for each in self._arguments if isinstance(each, TensorArgument)]
         self.names = tuple(tensors)
         self.inputs = tuple(_spec(name, values[name]) for name in tensors)
-        self.narrowed = frozenset(name for name in tensors if values[name].dtype == torch.bfloat16)
         given = {name: values.get(argument.name) for name, argument in named(_outputs(program), names).items()}
         self.outputs = tuple(_spec(name, value) for name, value in given.items())
         rows = _batch([values[name] for name in tensors], list(given.values()))

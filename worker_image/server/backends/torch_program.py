@@ -29,7 +29,7 @@ DATATYPES = {
     torch.int32: "INT32",
     torch.int64: "INT64",
     torch.float16: "FP16",
-    torch.bfloat16: "FP32",  # numpy has no such type: it goes and comes as what it is the upper half of
+    torch.bfloat16: "BF16",
     torch.float32: "FP32",
     torch.float64: "FP64",
 }
@@ -42,7 +42,7 @@ class Program(Protocol):
     """A loaded model. `inputs` and `outputs` are () where nobody said what they are.
 
     `names` are those of the arguments, in their order. `joins_rows`: the first dimension is a batch, row by row.
-    `most_rows`: what one call takes at most. `narrowed`: inputs that the model takes as BF16.
+    `most_rows`: what one call takes at most.
     """
 
     names: tuple[str, ...]
@@ -50,7 +50,6 @@ class Program(Protocol):
     outputs: tuple[TensorSpec, ...]
     joins_rows: bool
     most_rows: int | None
-    narrowed: frozenset[str]
 
     def run(self, tensors: list[Any]) -> dict[str, Any]:
         """The tensors of the outputs by name. `ValueError`: these shapes are not what the program was made for."""

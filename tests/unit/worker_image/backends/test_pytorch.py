@@ -17,6 +17,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed here")
 
 from worker_image.server.backends import pytorch  # noqa: E402 - below the skip
+from worker_image.server.bfloat16 import widen  # noqa: E402
 from worker_image.server.errors import ModelFailed  # noqa: E402
 from worker_image.server.loading import Loaded, load  # noqa: E402
 from worker_image.server.settings import read  # noqa: E402
@@ -176,11 +177,12 @@ class TestExported:
 
         answer = model.predict({"words": words, "scale": scale}, ("output",))["output"]
 
-        assert shown(model.signature.inputs) == [("words", "INT64", (-1, -1)), ("scale", "FP32", (-1,))]
+        assert shown(model.signature.inputs) == [("words", "INT64", (-1, -1)), ("scale", "BF16", (-1,))]
         assert model.signature.can_batch
         assert not model.model.is_steady
         expected = program.module()(torch.from_numpy(words), torch.from_numpy(scale).bfloat16())
-        assert answer.tolist() == expected.float().tolist()
+        assert shown(model.signature.outputs) == [("output", "BF16", (-1, 4))]
+        assert widen(answer).tolist() == expected.float().tolist()
 
     def test_a_length_it_was_not_exported_for_is_the_callers_fault(self, tmp_path: Path) -> None:
         class Sum(torch.nn.Module):  # type: ignore[misc]
