@@ -16,6 +16,8 @@ Backend = Literal[
     "xgboost",
     "catboost",
     "pytorch",
+    "transformers",
+    "mlflow",
     "python",
 ]
 BACKENDS: tuple[str, ...] = get_args(Backend)

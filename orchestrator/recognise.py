@@ -95,13 +95,15 @@ def _order(each: Found) -> tuple[bool, str, list[int], str]:
 
 
 def _candidates(root: Path) -> Iterator[Path]:
-    """Python models as folders, everything else as files. Hidden ones and virtual environments are passed over."""
+    """Models that are whole folders as those, everything else as files. Hidden ones and virtual environments are passed
+    over.
+    """
     seen = 0
     for directory, folders, files in os.walk(root):
         if "pyvenv.cfg" in files:
             folders.clear()
             continue
-        if "model.py" in files:
+        if _backend_of_folder(files):
             folders.clear()
             yield Path(directory)
             continue
@@ -120,7 +122,7 @@ def _look(root: Path, path: Path, relative_to: Path) -> Found:
     if not source.isprintable() or "::" in source or source.startswith("~"):
         return Found(ascii(shown), reason="its name has characters that a manifest cannot hold; rename it")
     try:
-        backend, reason = ("python", "") if path.is_dir() else _format_of(path)
+        backend, reason = (_backend_of_folder(os.listdir(path)), "") if path.is_dir() else _format_of(path)
     except OSError as exc:
         backend, reason = "", f"cannot be read: {exc.strerror}"
     if not backend:
@@ -129,6 +131,16 @@ def _look(root: Path, path: Path, relative_to: Path) -> Found:
     # A leading file: would be read as a URL.
     source = f"./{source}" if source.startswith("file:") else source
     return Found(shown, source, model, version, backend)
+
+
+def _backend_of_folder(files: list[str]) -> str:
+    """By the file that says what the folder is; "" where none does."""
+    if "model.py" in files:
+        return "python"
+    if "MLmodel" in files:
+        return "mlflow"
+    has_weights = any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in files)
+    return "transformers" if "config.json" in files and has_weights else ""
 
 
 def _format_of(path: Path) -> tuple[str, str]:

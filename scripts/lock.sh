@@ -27,4 +27,8 @@ done
 compile requirements/kserve.lock requirements/kserve.in ${UPGRADE:+--upgrade}
 compile requirements/fuzz.lock requirements/fuzz.in ${UPGRADE:+--upgrade}
 compile requirements/source-servers.lock requirements/source-servers.in ${UPGRADE:+--upgrade}
-compile requirements/dev.lock pyproject.toml --all-extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}
+# Not PyTorch and its like: the tests that need them run in their images, and the environment for development stays small.
+extras=$(sed -n '/^\[project.optional-dependencies\]/,/^\[dep/s/^\([a-z0-9]*\) = .*/--extra \1/p' pyproject.toml |
+    grep -vE 'pytorch|transformers|mlflow')
+# shellcheck disable=SC2086 # a list of words
+compile requirements/dev.lock pyproject.toml $extras --group dev --constraint $images/examples.lock ${UPGRADE:+--upgrade}

@@ -11,7 +11,16 @@ export PIP_FIND_LINKS=/build
 pip="/opt/pip/bin/pip --python /opt/venv/bin/python install --quiet"
 case $1 in
 */requirements.txt)
+    # MLflow 2 brings the files of mlflow-skinny itself, and MLflow 3 installs its own release of it again.
+    if grep -qiE '^ *mlflow *([]=<>~! [;]|$)' "$1"; then
+        /opt/pip/bin/pip --python /opt/venv/bin/python uninstall --quiet --yes mlflow-skinny
+    fi
     $pip -r "$1"
+    # What serves the model is in the same environment.
+    /opt/venv/bin/python -c 'import worker_image.server.lifecycle' || {
+        echo "requirements.txt: its packages replaced one that the model server needs (above); ask for other versions" >&2
+        exit 1
+    }
     exit
     ;;
 *.lock)

@@ -31,6 +31,8 @@ from orchestrator.adapters.engine import Progress, RuntimeBuildFailed, RuntimeRe
 INSTALL_TIMEOUT_S = 1800.0
 _LAST_LINES = 20
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]+?))?\s*\\?$")
+# As worker_image/install.sh says: MLflow 2 brings the files of mlflow-skinny itself.
+_NAMES_MLFLOW = re.compile(rb"^ *mlflow *([\[=<>~! ;]|$)", re.IGNORECASE | re.MULTILINE)
 _MARKER = re.compile(r"python_full_version\s*(?P<op><|>=)\s*'(?P<version>[\d.]+)'")
 _PLATFORM = re.compile(r"sys_platform\s*(?P<op>==|!=)\s*'(?P<name>\w+)'")
 
@@ -169,6 +171,8 @@ def _install(directory: Path, runtime: str, lock: Path, others: Iterable[bytes])
     for requirements in filter(None, others):
         wanted = directory / "requirements.txt"
         wanted.write_bytes(requirements)
+        if _NAMES_MLFLOW.search(requirements):
+            _run(runtime, [python, "-m", "pip", "uninstall", "--quiet", "--yes", "mlflow-skinny"])
         _run(runtime, [*install, "-r", str(wanted)])
     return python
 

@@ -44,6 +44,8 @@ BACKENDS = (
     "xgboost",
     "catboost",
     "pytorch",
+    "transformers",
+    "mlflow",
     "python",
 )
 # Their frameworks compute without the interpreter's lock and may be called by several threads at once: instances share

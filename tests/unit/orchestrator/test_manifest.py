@@ -568,7 +568,7 @@ class TestCheckWorld:
         assert len(found) == 1
         assert found[0].endswith("give the certificate's own key, without a password")
 
-    @pytest.mark.parametrize("backend", ["python", "sklearn"])
+    @pytest.mark.parametrize("backend", ["python", "sklearn", "mlflow"])
     def test_reads_the_requirements_beside_a_model(self, tmp_path: Path, backend: str) -> None:
         (tmp_path / "m").mkdir()
         (tmp_path / "m" / "requirements.txt").write_bytes(b"caf\xe9\n")

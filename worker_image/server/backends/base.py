@@ -108,6 +108,11 @@ def unreadable(file: Path, problem: str, advice: str) -> ModelFailed:
     return ModelFailed("ARTIFACT_UNREADABLE", f"{file}: {problem}; {advice}")
 
 
+def forbidden(exc: PermissionError) -> ModelFailed:
+    said = f"{exc.filename}: may not be read by user {os.getuid()}; the server runs without privileges"
+    return ModelFailed("ARTIFACT_MISSING", f"{said}; make the files readable to all")
+
+
 def missing_module(what: Path, exc: ModuleNotFoundError) -> ModelFailed:
     return ModelFailed(
         "MODULE_MISSING",
@@ -124,8 +129,4 @@ def _files(directory: Path) -> list[Path]:
             )
         return sorted(entry for entry in directory.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except PermissionError as exc:
-        raise ModelFailed(
-            "ARTIFACT_MISSING",
-            f"{exc.filename}: may not be read by user {os.getuid()}; the server runs without privileges; "
-            "make the files readable to all",
-        ) from exc
+        raise forbidden(exc) from exc
