@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 REPLANS = 3
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-TimeoutOption = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for it to be done.")]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long to wait for it to be done; not counting while a source comes."
+    ),
+]
 
 
 @verb(

@@ -38,7 +38,10 @@ def follow(session: Session, operation: schemas.OperationStatus, timeout_s: floa
             show(operation)
             while operation.state not in ENDED and time.monotonic() < deadline:
                 wait_s = max(0.0, min(WAIT_S, deadline - time.monotonic()))
-                operation = session.client.operation(operation.id, round(wait_s, 3))
+                before, operation = operation, session.client.operation(operation.id, round(wait_s, 3))
+                if operation.fetching != before.fetching:
+                    # A model may take hours to come. What must end in time is everything else.
+                    deadline = time.monotonic() + timeout_s
                 show(operation)
                 time.sleep(PAUSE_S)
     except KeyboardInterrupt:

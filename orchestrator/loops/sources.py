@@ -18,7 +18,7 @@ from orchestrator.adapters._content import Artifact
 from orchestrator.adapters.artifacts import ArtifactStore, Seen
 from orchestrator.adapters.sources.remote import Access, Credential
 from orchestrator.core.entities import VersionKey
-from orchestrator.core.errors import ConflictError, FleetError, UnavailableError
+from orchestrator.core.errors import ConflictError, FleetError, UnavailableError, UserError
 from orchestrator.core.sources import Source
 from orchestrator.manifest import CredentialConfig, Manifest, ManifestError, SecretRef, VersionConfig
 
@@ -85,8 +85,7 @@ def located(manifest: Manifest, key: VersionKey, field_name: str, error: FleetEr
     """The same error, with the place in the manifest that caused it, when the user can mend it there."""
     if not 400 <= error.status < 500 or isinstance(error, ConflictError | ManifestError):
         return error
-    path = ("models", key.model, "versions", key.version, field_name)
-    return ManifestError((manifest.diagnostic(path, str(error)),))
+    return ManifestError((manifest.diagnostic(_path(key, field_name), str(error)),))
 
 
 def _for_each(manifest: Manifest, work: Callable[[VersionKey, Source], T]) -> dict[VersionKey, T]:
@@ -104,17 +103,19 @@ def _for_each(manifest: Manifest, work: Callable[[VersionKey, Source], T]) -> di
 
 
 def _joined(manifest: Manifest, errors: list[tuple[VersionKey, BaseException]]) -> BaseException:
-    """What the user can mend, all of it; else what the environment must."""
+    """All of it, each at its line, if the user can mend any; else what the environment must."""
     ours = [error for _, error in errors if not isinstance(error, FleetError)]
     if ours:
         return ours[0]
-    fleet = [located(manifest, key, "source", error) for key, error in errors if isinstance(error, FleetError)]
-    mendable = [error for error in fleet if isinstance(error, ManifestError)]
-    if mendable:
-        return ManifestError(diagnostic for error in mendable for diagnostic in error.diagnostics)
-    if len(fleet) == 1:
-        return fleet[0]
-    return UnavailableError("\n".join(str(error) for error in fleet))
+    if any(isinstance(error, UserError) for _, error in errors):
+        return ManifestError(manifest.diagnostic(_path(key, "source"), str(error)) for key, error in errors)
+    if len(errors) == 1:
+        return errors[0][1]
+    return UnavailableError("\n".join(str(error) for _, error in errors))
+
+
+def _path(key: VersionKey, field_name: str) -> tuple[str, ...]:
+    return ("models", key.model, "versions", key.version, field_name)
 
 
 def _source(version: VersionConfig) -> Source:

@@ -177,7 +177,7 @@ class Unpacking:
     def _tar_members(self) -> Iterator[Member]:
         # As a stream: nothing is sought, and no index is built of what a bomb claims.
         with (
-            _decompressed(self._archive, self._suffix) as stream,
+            _decompressed(self._archive) as stream,
             tarfile.open(fileobj=stream, mode="r|", tarinfo=_BoundedHeader) as archive,
         ):
             for each in archive:
@@ -223,12 +223,15 @@ def unpack(source: str, archive: Path, name: str, target: Path, max_bytes: int, 
     Unpacking(source, archive, name, target, max_bytes, max(0, free - _SPARED_BYTES), stop).run()
 
 
-def _decompressed(archive: Path, suffix: str) -> IO[bytes]:
-    if suffix in (".tar.gz", ".tgz"):
+def _decompressed(archive: Path) -> IO[bytes]:
+    """By the first bytes: some servers decompress what they send, and some authors forget to compress."""
+    with archive.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
         return cast(IO[bytes], gzip.open(archive, "rb"))
-    if suffix in (".tar.bz2", ".tbz2"):
+    if head.startswith(b"BZh"):
         return bz2.open(archive, "rb")
-    if suffix in (".tar.xz", ".txz"):
+    if head.startswith(b"\xfd7zXZ"):
         return lzma.open(archive, "rb")
     return archive.open("rb")
 

@@ -113,6 +113,13 @@ class TestApply:
             "  iris@2  7.0 kB: s3://models/iris",
         ]
 
+    def test_waits_on_while_a_source_comes(self, api: FakeAdminApi, world: World, run: Run, manifest: Path) -> None:
+        """Twenty answers take a second at least, which is more than the time that is given."""
+        world.steps = [step("preparing", fetching=[fetched(done, 100)]) for done in range(20)]
+        world.steps.append(step("succeeded", progress()))
+
+        assert run("apply", "--yes", "--timeout", "0.5").exit_code == 0
+
     def test_without_changes_sends_nothing(self, api: FakeAdminApi, world: World, run: Run, manifest: Path) -> None:
         world.plans = [plan()]
 

@@ -89,6 +89,10 @@ class TestUnpacking:
             assert store.look(Source(url), tmp_path).digest != ""
             assert len(server.downloads("/model.tar.gz")) == 1
 
+    def test_a_compression_is_known_by_its_bytes(self, store: ArtifactStore, tmp_path: Path) -> None:
+        assert fetched(store, tar(tmp_path / "m.tar.gz", FILES, "w")) == FILES
+        assert fetched(store, tar(tmp_path / "n.tar", FILES, "w:gz")) == FILES
+
     def test_takes_away_one_folder_around_all(self, store: ArtifactStore, tmp_path: Path) -> None:
         path = tar(tmp_path / "m.tgz", {f"iris-1.0/{name}": data for name, data in FILES.items()})
 
