@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from worker_image.server.backends.hub_folder import Folder
+from worker_image.server.backends.steps import Steps
 from worker_image.server.tensors import Tensor, Tensors, TensorSpec
 
 # Texts in one call of the model: more bring nothing on a CPU and cost memory with their longest.
@@ -47,6 +48,7 @@ class Task:
     default_outputs: tuple[str, ...] = ()
     scores: str | None = None
     labels: tuple[str, ...] = ()
+    can_stream = False
 
     def __init__(self, model: Any, tokenizer: Any, folder: Folder) -> None:
         self.model = model
@@ -57,6 +59,10 @@ class Task:
         raise NotImplementedError
 
     def answer(self, inputs: Tensors, options: dict[str, Any]) -> Tensors:
+        raise NotImplementedError
+
+    def stream(self, inputs: Tensors, options: dict[str, Any]) -> Steps:
+        """The answer piece by piece, where `can_stream`."""
         raise NotImplementedError
 
     def example(self) -> Tensors:

@@ -7,6 +7,7 @@ computed here, on whole batches: a pipeline handles one text at a time before an
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from worker_image.server.backends.hub_folder import Folder
+from worker_image.server.backends.text_stream import TextSteps
 from worker_image.server.backends.text_task import Option, Task, by_length, strings, text, texts_of
 from worker_image.server.tensors import Tensor, Tensors, TensorSpec
 
@@ -194,15 +196,25 @@ class TextGeneration(Task):
         "seed": Option((int,), 0, 2**63 - 1),
     }
     DEFAULT_NEW_TOKENS = 50
+    can_stream = True
+
+    def __init__(self, model: Any, tokenizer: Any, folder: Folder) -> None:
+        super().__init__(model, tokenizer, folder)
+        # Streams have threads of their own, and a tokenizer keeps how it pads.
+        self._tokenizing = threading.Lock()
+        self._is_warm = False
 
     def outputs(self) -> tuple[TensorSpec, ...]:
         return (TensorSpec("generated_text", "BYTES", (-1,)),)
 
     def answer(self, inputs: Tensors, options: dict[str, Any]) -> Tensors:
         texts = texts_of(inputs, "text")
+        if not self._is_warm:
+            # The warm-up shows that it works; fifty tokens of a large model would take a minute to do so.
+            self._is_warm = True
+            options = {"max_new_tokens": 1, **options}
         seed, is_full = options.pop("seed", None), options.pop("return_full_text", True)
-        if any(name in options for name in ("temperature", "top_k", "top_p")):
-            options.setdefault("do_sample", True)
+        options = _with_sampling(options)
         if seed is None:
             made = by_length(texts, lambda chunk: self._generated(chunk, options))
         else:
@@ -215,16 +227,37 @@ class TextGeneration(Task):
         torch.manual_seed(seed)
         return self._generated([prompt], options)[0]
 
+    def stream(self, inputs: Tensors, options: dict[str, Any]) -> TextSteps:
+        """What is new, piece by piece; the prompt is not said again."""
+        texts = texts_of(inputs, "text")
+        if len(texts) != 1:
+            raise ValueError(f"input 'text' has {len(texts)} rows; a stream is the answer to one")
+        seed, _ = options.pop("seed", None), options.pop("return_full_text", None)
+        wanted = self._wanted(texts, _with_sampling(options))
+
+        def generate(**how: Any) -> None:
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.model.generate(**wanted, **how)
+
+        return TextSteps(self.tokenizer, generate, lambda piece: {"generated_text": strings([piece])})
+
     def _generated(self, prompts: list[str], options: dict[str, Any]) -> list[str]:
-        encoded = self.encoded(prompts, truncation=False, padding_side="left", return_token_type_ids=False)
+        wanted = self._wanted(prompts, options)
+        ids = self.model.generate(**wanted)
+        # What is new is cut from the whole text: decoded alone it would lose the space before it.
+        whole, known = self._decoded(ids), self._decoded(wanted["input_ids"])
+        return [each[len(start) :] for each, start in zip(whole, known, strict=True)]
+
+    def _wanted(self, prompts: list[str], options: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `generate()`."""
+        with self._tokenizing:
+            encoded = self.encoded(prompts, truncation=False, padding_side="left", return_token_type_ids=False)
         length = encoded["input_ids"].shape[1]
-        wanted = {"max_new_tokens": self._new_tokens(length, options.get("max_new_tokens"))}
         if length == 0:
             raise ValueError("input 'text' holds no token; a text is generated from at least one")
-        ids = self.model.generate(**encoded, **options | wanted, pad_token_id=self.tokenizer.pad_token_id)
-        # What is new is cut from the whole text: decoded alone it would lose the space before it.
-        whole, known = self._decoded(ids), self._decoded(encoded["input_ids"])
-        return [each[len(start) :] for each, start in zip(whole, known, strict=True)]
+        new_tokens = self._new_tokens(length, options.get("max_new_tokens"))
+        return {**encoded, **options, "max_new_tokens": new_tokens, "pad_token_id": self.tokenizer.pad_token_id}
 
     def _decoded(self, ids: Any) -> list[str]:
         return list(self.tokenizer.batch_decode(ids, skip_special_tokens=True))
@@ -298,6 +331,12 @@ TASKS: Mapping[str, type[Task]] = {
     "zero-shot-classification": ZeroShot,
     "question-answering": QuestionAnswering,
 }
+
+
+def _with_sampling(options: dict[str, Any]) -> dict[str, Any]:
+    """Who says how to choose wants a choice."""
+    chooses = any(name in options for name in ("temperature", "top_k", "top_p"))
+    return {"do_sample": True, **options} if chooses else options
 
 
 def _labels(model: Any) -> tuple[str, ...]:

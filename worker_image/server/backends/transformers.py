@@ -24,6 +24,7 @@ from worker_image.server.backends import hub_folder
 from worker_image.server.backends.base import missing_module, unreadable
 from worker_image.server.backends.hub_folder import Folder
 from worker_image.server.backends.pytorch import choose_device, limit_threads
+from worker_image.server.backends.steps import Steps
 from worker_image.server.backends.text_task import Task
 from worker_image.server.backends.text_tasks import TASKS
 from worker_image.server.errors import ModelFailed, one_line
@@ -55,6 +56,8 @@ def load(directory: Path, threads: int) -> TransformersModel:
 class TransformersModel:
     # Time goes with the length of the texts.
     is_steady = False
+    # They share the CPU limit with each other and with predictions.
+    max_streams = 4
 
     def __init__(self, task: Task, folder: Folder, device: str) -> None:
         self._task = task
@@ -68,6 +71,7 @@ class TransformersModel:
             labels=task.labels,
             takes_parameters=bool(task.options),
             facts=(("task", folder.task), ("device", device)),
+            verbs=frozenset({"predict", "stream"} if task.can_stream else {"predict"}),
         )
 
     def predict(self, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
@@ -77,6 +81,9 @@ class TransformersModel:
         with torch.inference_mode():
             answer = self._task.answer(inputs, self._options(parameters))
         return {name: answer[name] for name in outputs}
+
+    def open_stream(self, inputs: Tensors, _outputs: tuple[str, ...], parameters: Parameters) -> Steps:
+        return self._task.stream(inputs, self._options(parameters))
 
     def warmup(self) -> Tensors | None:
         return self._task.example()

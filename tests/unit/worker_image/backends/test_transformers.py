@@ -7,6 +7,7 @@ tests/integration/test_deep_learning.py.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,29 @@ class TestTextGeneration:
         assert alone[0] == together[1]
         assert alone != other
 
+    def test_is_streamed_piece_by_piece(self, folder: Path) -> None:
+        model = ready(folder)
+
+        whole = ask(model, texts("the"), max_new_tokens=4, return_full_text=False)["generated_text"][0]
+        pieces = streamed(model, "the", max_new_tokens=4)
+
+        assert "stream" in model.signature.verbs
+        assert len(pieces) > 1
+        assert "".join(pieces).split() == whole.split()
+
+    def test_a_stream_that_nobody_reads_ends(self, folder: Path) -> None:
+        steps = ready(folder).open_stream(texts("the"), (), {"max_new_tokens": 60, "min_new_tokens": 60})
+        assert steps.take() is not None
+
+        steps.interrupt()
+        steps.close()
+
+        assert [thread for thread in threading.enumerate() if thread.name == "generate"] == []
+
+    def test_a_stream_has_one_text(self, folder: Path) -> None:
+        with pytest.raises(RequestError, match="input 'text' has 2 rows; a stream is the answer to one"):
+            ready(folder).open_stream(texts("the", "a"), (), {})
+
     @pytest.mark.parametrize(
         ("parameters", "said"),
         [
@@ -300,6 +324,15 @@ class TestTextGeneration:
 
         assert failed.value.status == 400
         assert said in failed.value.sentence
+
+
+def streamed(model: Loaded, prompt: str, **parameters: Any) -> list[str]:
+    steps = model.open_stream(texts(prompt), (), parameters)
+    pieces = []
+    while (step := model.take_step(steps)) is not None:
+        pieces.append(step["generated_text"].item())
+    steps.close()
+    return pieces
 
 
 class TestRefusals:
