@@ -39,7 +39,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
 
 # What cannot be handed from one process to another batch by batch.
 _OF_ONE_PROCESS = {
-    "stream": "streams (predict_stream()), which run in the server's own process",
+    "stream": "predict_stream() or streams of its backend, which run in the server's own process",
     "http": "an ASGI app, which is served by the server's own process",
 }
 
