@@ -340,7 +340,7 @@ class TestGenerate:
         ("asked", "words"),
         [
             ({"text": "a"}, "no text under 'text_input'"),
-            ({"text_input": "a", "count": "many"}, "'many' is no INT64"),
+            ({"text_input": "a", "count": "many"}, "count"),
             ({"text_input": "a"}, "input 'count': missing"),
             ({"text_input": "a", "parameters": [1]}, "parameters: [1]"),
         ],

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from worker_image.server.codecs.json_values import to_list
+from worker_image.server.codecs.json_values import Lenient, parse, to_list
 from worker_image.server.errors import RequestError, bad_request
-from worker_image.server.tensors import NUMPY_TYPES, Parameters, Signature, Tensor, Tensors, TensorSpec
+from worker_image.server.tensors import Parameters, Signature, Tensor, Tensors, TensorSpec
 
 TEXT_INPUT = "text_input"
 TEXT_OUTPUT = "text_output"
@@ -65,11 +64,5 @@ def _text_names(outputs: Tensors) -> dict[str, str]:
 
 def _tensor(spec: TensorSpec, value: Any) -> Tensor:
     """A value alone is one row; a list has a row for each of its values."""
-    listed = value if isinstance(value, list) else [value]
-    if spec.datatype == "BYTES" and not all(isinstance(each, str) for each in listed):
-        raise bad_request(f"{spec.name}: {value!r}; the model takes text there; send a string")
-    try:
-        tensor = np.asarray(listed, dtype=NUMPY_TYPES[spec.datatype])
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise bad_request(f"{spec.name}: {value!r} is no {spec.datatype} ({exc}); correct it") from exc
+    tensor = parse(Lenient(value if isinstance(value, list) else [value]), spec.datatype, spec.name)
     return tensor.reshape(tensor.shape + (1,) * (len(spec.shape) - tensor.ndim))
