@@ -1,6 +1,6 @@
 """Asks a server with kserve's own client, in an environment of that client's, and prints what it got as JSON.
 
-`python kserve_client.py URL`: run by tests/integration/test_kserve_client.py, which knows what has to come.
+`python kserve_client.py URL ADDRESS`, ADDRESS being gRPC's: run by tests/integration/test_kserve_client.py, which knows what has to come.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import sys
 from collections.abc import Awaitable
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
-from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
 ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
@@ -79,7 +80,24 @@ async def refusal(asked: Awaitable[Any]) -> str:
     return "answered"
 
 
-async def main(url: str) -> dict[str, Any]:
+async def over_grpc(address: str) -> dict[str, Any]:
+    async with InferenceGRPCClient(address) as client:
+        answers = {}
+        for is_raw in (False, True):
+            values = tensor("x", np.array(ROWS), "FP64", is_binary=is_raw)
+            answer = await client.infer(InferRequest(model_name="iris", infer_inputs=[values], request_id="7"))
+            outputs = {each.name: each.as_numpy() for each in answer.outputs}
+            labels = [each.decode() if isinstance(each, bytes) else each for each in outputs["predict"].tolist()]
+            answers["raw" if is_raw else "typed"] = [answer.id, labels]
+        try:
+            await client.infer(InferRequest(model_name="nobody", infer_inputs=[values]))
+        except grpc.RpcError as exc:
+            answers["refused"] = f"{exc.code().name}: {exc.details()}"
+        ready = [await client.is_server_live(), await client.is_server_ready(), await client.is_model_ready("iris")]
+        return {**answers, "ready": ready}
+
+
+async def main(url: str, address: str) -> dict[str, Any]:
     wrong = InferRequest(model_name="iris", infer_inputs=[tensor("x", np.zeros((1, 3)), "FP64", is_binary=True)])
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
         said = {
@@ -93,9 +111,10 @@ async def main(url: str) -> dict[str, Any]:
             "strings": await strings(client, url),
             "refused": await refusal(client.infer(url, wrong, model_name="iris")),
         }
+    said["grpc"] = await over_grpc(address)
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
         return {**said, "v1": await client.infer(url, {"instances": ROWS}, model_name="iris")}
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1]))))
+    print(json.dumps(asyncio.run(main(*sys.argv[1:]))))

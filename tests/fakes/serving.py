@@ -16,7 +16,11 @@ from tests.fakes.replica import Replica, free_port, until_deadline
 
 @contextmanager
 def gateway(
-    directory: Path, *replicas: Replica, keys: dict[str, ApiKey] | None = None, **models: ModelRoute
+    directory: Path,
+    *replicas: Replica,
+    keys: dict[str, ApiKey] | None = None,
+    grpc_port: int | None = None,
+    **models: ModelRoute,
 ) -> Iterator[str]:
     """The URL of a gateway for `replicas`, each the one replica of version 1 of its model, and for `models`."""
     routes = {
@@ -28,7 +32,17 @@ def gateway(
     table = directory / "table.json"
     table.write_bytes(encode(Table("e", 1, "c", routes | models, keys or {})))
     port, log = free_port(), directory / "gateway.log"
-    arguments = ("--table", str(table), "--port", str(port), "--metrics-port", str(free_port()), "--log-file", str(log))
+    arguments: tuple[str, ...] = (
+        "--table",
+        str(table),
+        "--port",
+        str(port),
+        "--metrics-port",
+        str(free_port()),
+        "--log-file",
+        str(log),
+    )
+    arguments += ("--grpc-port", str(grpc_port or "off"))
     auth = ("--auth", "required") if keys else ()
     process = subprocess.Popen([sys.executable, "-m", "router", *arguments, *auth])
     try:

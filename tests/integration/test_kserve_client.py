@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import models
-from tests.fakes.replica import ready_replica
+from tests.fakes.replica import free_port, ready_replica
 from tests.fakes.serving import gateway
 
 ROOT = Path(__file__).parents[2]
@@ -52,9 +52,9 @@ def test_predicts_and_reads_health_with_json_and_binary_tensors(python: Path, tm
     with (
         ready_replica(models.iris(tmp_path / "iris", named_classes=True)) as iris,
         ready_replica(models.python(tmp_path / "echo", ECHO), backend="python", model="echo") as echo,
-        gateway(tmp_path, iris, echo) as url,
+        gateway(tmp_path, iris, echo, grpc_port=(port := free_port())) as url,
     ):
-        said = asked(python, url)
+        said = asked(python, url, f"127.0.0.1:{port}")
 
     direct = models.iris_estimator(named_classes=True)
     labels, scores = direct.predict(ROWS).tolist(), direct.predict_proba(ROWS).tolist()
@@ -72,13 +72,21 @@ def test_predicts_and_reads_health_with_json_and_binary_tensors(python: Path, tm
             "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64",
         ],
         "strings": ["", "é", "text"],
+        "grpc": {
+            "typed": ["7", labels],
+            "raw": ["7", labels],
+            "refused": "NOT_FOUND: model 'nobody' is not served here; models: echo, iris",
+            "ready": [True, True, True],
+        },
         "v1": {"predictions": labels},
     }  # fmt: skip
 
 
-def asked(python: Path, url: str) -> dict[str, Any]:
+def asked(python: Path, *addresses: str) -> dict[str, Any]:
     script = Path(__file__).parents[1] / "fakes" / "kserve_client.py"
-    done = subprocess.run([str(python), str(script), url], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [str(python), str(script), *addresses], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -127,7 +127,7 @@ class App:
     async def _predict_for(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
         """For what is not one entry of the queue: several parts, or an answer from the cache."""
         try:
-            answer = await self._predict(ask.part, time_left_s)
+            answer = await self.predict(ask.part, time_left_s)
         except Exception as exc:
             prediction.set_exception(exc)
         else:
@@ -137,14 +137,14 @@ class App:
         self, inputs: Tensors, outputs: tuple[str, ...], time_left_s: float | None, parameters: Parameters
     ) -> Tensors:
         """For handlers of the author's app: as a client's prediction."""
-        return await self._predict(self._predictors.part_for_site(inputs, outputs, parameters), time_left_s)
+        return await self.predict(self._predictors.part_for_site(inputs, outputs, parameters), time_left_s)
 
     async def read_call(self, scope: Scope, receive: body.Receive) -> Call:
         """The whole request, within its limits. Its body is not decoded yet."""
         fields = dict(scope["headers"])
         self.admit()
         _check_encoding(fields)
-        copies = BINARY_COPIES if binary.HEADER_LENGTH in fields else COPIES
+        copies = BINARY_COPIES if body.is_binary(fields) else COPIES
         with self._room.take(int(fields.get(b"content-length", b"0")), copies=copies):
             content = await body.read(receive, fields, min(self._max_body_bytes, self._room.most_bytes(copies)))
         return Call(content, fields, _time_left_s(fields))
@@ -173,9 +173,9 @@ class App:
 
     async def _predict_call(self, predictor: Predictor, call: Call) -> Reply:
         ask = predictor(call)
-        return ask.encode(await self._predict(ask.part, call.time_left_s))
+        return ask.encode(await self.predict(ask.part, call.time_left_s))
 
-    async def _predict(self, part: Part, time_left_s: float | None) -> Tensors:
+    async def predict(self, part: Part, time_left_s: float | None) -> Tensors:
         runner, cache = self._runner, self._cache
         assert runner is not None
         if cache is None or part.is_explained:

@@ -1,7 +1,7 @@
 """Reads the body of a request into memory, whole, and no more of it than it may have.
 
 JSON becomes `bytes`. A body with binary tensors is put together once, in memory of its own where they lie as a model
-wants them. How long it may be is the caller's to say; what it means is the codecs'.
+wants them; so is a message of gRPC's. How long it may be is the caller's to say; what it means is the codecs'.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worker_image.server.codecs import binary
+from worker_image.server.codecs import binary, v2_message
 from worker_image.server.errors import RequestError, bad_request
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,14 +31,30 @@ async def read(receive: Receive, fields: dict[bytes, bytes], limit: int) -> byte
 def of_parts(parts: list[bytes], fields: dict[bytes, bytes]) -> bytes | memoryview:
     header_length = fields.get(binary.HEADER_LENGTH)
     if header_length is not None:
-        return _binary_body(parts, header_length)
+        # The first tensor is to lie at a place that suits any type.
+        return _own_memory(parts, -binary.json_size(header_length) % _ALIGNED_BYTES)
+    if is_message(fields):
+        # The last tensor is, which ends with the message: mostly there is but one.
+        return _own_memory(parts, -sum(map(len, parts)) % _ALIGNED_BYTES)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def is_binary(fields: dict[bytes, bytes]) -> bool:
+    """Whether its tensors are bytes that need no decoding."""
+    return binary.HEADER_LENGTH in fields or is_message(fields)
+
+
+def is_message(fields: dict[bytes, bytes]) -> bool:
+    """Whether it is one of gRPC's."""
+    return fields.get(b"content-type") == v2_message.MESSAGE and binary.HEADER_LENGTH not in fields
 
 
 def objects_in(body: bytes | memoryview, fields: dict[bytes, bytes]) -> int:
     """About how many Python objects a body is while it is decoded."""
     if isinstance(body, bytes):
         return body.count(b",")
+    if binary.HEADER_LENGTH not in fields:
+        return v2_message.objects_in(body)
     return binary.objects_in(body, fields[binary.HEADER_LENGTH])
 
 
@@ -57,11 +73,10 @@ async def _read_parts(receive: Receive, limit: int) -> list[bytes]:
             return parts
 
 
-def _binary_body(parts: list[bytes], header_length: bytes) -> memoryview:
-    """The body in one piece of memory that a model may write to, its first tensor at a place that suits any type."""
-    size = sum(map(len, parts))
-    padding = -binary.json_size(header_length) % _ALIGNED_BYTES
-    body = np.empty(padding + size, np.uint8).data[padding:]
+def _own_memory(parts: list[bytes], padding: int) -> memoryview:
+    """The body in one piece of memory that a model may write to, so many bytes behind an address that suits any
+    type."""
+    body = np.empty(padding + sum(map(len, parts)), np.uint8).data[padding:]
     place = 0
     for part in parts:
         body[place : place + len(part)] = part

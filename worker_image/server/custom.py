@@ -11,15 +11,16 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from worker_image.server.codecs import sse
-from worker_image.server.codecs.call import Call, Field, Reply
+from worker_image.server.batching.execute import Part
+from worker_image.server.codecs.call import Call, Events, Field, Reply
 from worker_image.server.connection import TASK
 from worker_image.server.errors import RequestError
 from worker_image.server.metrics import Metrics
 from worker_image.server.prediction import CLIENT_LEFT
-from worker_image.server.predictors import StreamPredictor
+from worker_image.server.predictors import Ask, StreamAsk, StreamPredictor
 from worker_image.server.site import Site, refuse
 from worker_image.server.streaming import Streams
+from worker_image.server.tensors import Tensors
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +36,10 @@ class Door(Protocol):
 
     async def read_call(self, scope: Scope, receive: Receive) -> Call:
         """The whole request, within its limits."""
+        ...
+
+    async def predict(self, part: Part, time_left_s: float | None) -> Tensors:
+        """As for any other request."""
         ...
 
     def refuse(self, headers: list[Field], exc: RequestError) -> Reply:
@@ -90,11 +95,15 @@ class Custom:
         """The status for the metrics: the client has had 200 when it fails in the middle, and reads why at the end."""
         scope[TASK] = asyncio.current_task()
         try:
-            events = await self._begun(scope, receive)
+            call = await self._door.read_call(scope, receive)
+            ask = self._routes[scope["path"]](call)
+            if isinstance(ask, Ask):
+                return await _send_whole(send, ask.encode(await self._door.predict(ask.part, call.time_left_s)))
+            events = await self._begun(ask, call.time_left_s)
         except RequestError as exc:
             return await _send_whole(send, self._door.refuse(scope["headers"], exc))
         try:
-            headers = [(b"content-type", sse.EVENT_STREAM), *sse.FIELDS]
+            headers = [(b"content-type", events.content_type), *events.fields]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for event in events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -108,13 +117,10 @@ class Custom:
         finally:
             await events.aclose()
 
-    async def _begun(self, scope: Scope, receive: Receive) -> sse.EventStream:
+    async def _begun(self, ask: StreamAsk, time_left_s: float | None) -> Events:
         """With its first event: what fails before it is an ordinary error with a status."""
-        call = await self._door.read_call(scope, receive)
-        ask = self._routes[scope["path"]](call)
         assert self._streams is not None
-        stream = await self._streams.start(ask.part, call.time_left_s)
-        events = sse.EventStream(stream, ask.encode, names_events=ask.names_events)
+        events = ask.events(await self._streams.start(ask.part, time_left_s))
         try:
             await events.begin()
         except BaseException:
@@ -138,7 +144,10 @@ class Custom:
 
 
 async def _send_whole(send: Send, reply: Reply) -> int:
-    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body))]
-    await send({"type": "http.response.start", "status": reply.status, "headers": [*headers, *reply.header_fields]})
-    await send({"type": "http.response.body", "body": reply.body})
+    length = sum(map(len, (reply.body, *reply.parts)))
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.header_fields]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    for part in (reply.body, *reply.parts):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
     return reply.status

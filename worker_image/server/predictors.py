@@ -12,8 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from worker_image.server.batching.execute import Part
-from worker_image.server.codecs import binary, generate, tfs, v2
-from worker_image.server.codecs.call import Call, Reply
+from worker_image.server.body import is_message
+from worker_image.server.codecs import binary, generate, sse, tfs, v2, v2_message
+from worker_image.server.codecs.call import Answers, Call, Events, Reply
 from worker_image.server.errors import bad_request
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Signature, Tensors, fit, rows_of
 
@@ -26,17 +27,17 @@ class Ask(NamedTuple):
 
 
 class StreamAsk(NamedTuple):
-    """As `Ask`, for an answer of many parts. `encode` gives what one event carries, `names_events` says how the end and
-    errors are told (`codecs/sse.py`).
-    """
+    """As `Ask`, for an answer of many parts. `events` gives each as the bytes of one form of streams."""
 
     part: Part
-    encode: Callable[[Tensors], bytes]
-    names_events: bool
+    events: Callable[[Answers], Events]
 
 
 Predictor = Callable[[Call], Ask]
-StreamPredictor = Callable[[Call], StreamAsk]
+StreamPredictor = Callable[[Call], StreamAsk | Ask]
+
+
+EncodeMessage = Callable[[str, str, v2_message.Request, Tensors], Reply]
 
 
 class Predictors:
@@ -67,6 +68,8 @@ class Predictors:
         return routes
 
     def _infer(self, call: Call) -> Ask:
+        if isinstance(call.body, memoryview) and is_message(call.fields):
+            return self._infer_message(v2_message.decode(call.body), v2_message.encode)
         request = _decoded(call)
         wanted = v2.wanted_outputs(self.signature, request.outputs)
 
@@ -77,6 +80,12 @@ class Predictors:
             request.inputs, wanted, request.parameters, is_finite=request.is_finite, missing=request.missing
         )
         return Ask(part, encode)
+
+    def _infer_message(self, request: v2_message.Request, encode: EncodeMessage) -> Ask:
+        decoded = request.decoded
+        wanted = v2.wanted_outputs(self.signature, decoded.outputs)
+        part = self._part(decoded.inputs, wanted, decoded.parameters)
+        return Ask(part, lambda answer: encode(self._model, self._version, request, answer))
 
     def _tfs_predict(self, call: Call) -> Ask:
         request = tfs.decode_predict(_json_of(call), self.signature)
@@ -127,17 +136,33 @@ class Predictors:
 
     # --- what only a model of somebody's own can do
 
-    def _infer_stream(self, call: Call) -> StreamAsk:
+    def _infer_stream(self, call: Call) -> StreamAsk | Ask:
+        if isinstance(call.body, memoryview) and is_message(call.fields):
+            return self._stream_message(v2_message.decode(call.body))
         self._check("stream", "/infer_stream", "/infer")
         # Events are lines of text: whatever a client says of binary outputs, they are JSON.
         request = msgspec.structs.replace(_decoded(call), binary=None)
         part = self._own_part(request.inputs, request.outputs, request.parameters)
-        return StreamAsk(part, lambda answer: v2.encode(self._model, self._version, request, answer).body, True)
+
+        def encode(answer: Tensors) -> bytes:
+            return v2.encode(self._model, self._version, request, answer).body
+
+        return StreamAsk(part, lambda answers: sse.EventStream(answers, encode, names_events=True))
+
+    def _stream_message(self, request: v2_message.Request) -> StreamAsk | Ask:
+        """gRPC knows no model that streams from one that does not: the answer of the latter is a stream of one."""
+        if "stream" not in self.signature.verbs:
+            return self._infer_message(request, v2_message.encode_stream_of_one)
+        decoded = request.decoded
+        part = self._own_part(decoded.inputs, decoded.outputs, decoded.parameters)
+        about = self._model, self._version, request
+        return StreamAsk(part, lambda answers: v2_message.MessageStream(answers, *about))
 
     def _generate_stream(self, call: Call) -> StreamAsk:
         self._check("stream", "/generate_stream", "/generate")
         inputs, parameters = generate.decode(call.body, self.signature)
-        return StreamAsk(self._own_part(inputs, (), parameters), self._generated, False)
+        part = self._own_part(inputs, (), parameters)
+        return StreamAsk(part, lambda answers: sse.EventStream(answers, self._generated, names_events=False))
 
     def _generate(self, call: Call) -> Ask:
         if not self.signature.verbs & {"predict", "batch"}:

@@ -6,9 +6,12 @@ and the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
 
 import msgspec
+
+from worker_image.server.tensors import Tensors
 
 JSON = b"application/json"
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +47,34 @@ class Reply(msgspec.Struct):
     @property
     def header_fields(self) -> Sequence[Field]:
         return (*self.fields, _RETRY_AFTER) if self.status == 503 else self.fields
+
+
+class Answers(Protocol):
+    """What a stream's model gives, one after the other."""
+
+    def __aiter__(self) -> AsyncIterator[Tensors]: ...
+
+    async def __anext__(self) -> Tensors: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Events(Protocol):
+    """The same as bytes, in one form of streams."""
+
+    content_type: bytes
+    fields: Sequence[Field]
+
+    async def begin(self) -> None:
+        """Waits for the first answer."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def last_words(self, error: bytes) -> bytes:
+        """What is sent when it fails in the middle; `error` is the JSON that would have been the answer."""
+        ...
+
+    async def aclose(self) -> None: ...
 
 
 _RETRY_AFTER = (b"retry-after", b"1")

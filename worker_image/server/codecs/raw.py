@@ -55,6 +55,20 @@ def write(tensor: Tensor) -> memoryview:
     return ordered.reshape(-1).view(np.uint8).data
 
 
+def strings(values: Sequence[memoryview]) -> Tensor:
+    """A tensor of one dimension, of strings that came one by one."""
+    return _objects([_text_or_bytes(value) for value in values], (len(values),))
+
+
+def encoded(tensor: Tensor) -> Iterator[bytes]:
+    """The strings of a tensor, one by one. Raises `TypeError` for what is none."""
+    for value in tensor.ravel().tolist():
+        content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        if not isinstance(content, bytes):
+            raise TypeError(f"a {type(value).__name__} among the strings of a BYTES tensor")
+        yield content
+
+
 def elements(shape: Sequence[int], where: str) -> int:
     """How many elements `shape` means; refuses what is no shape of a request."""
     if any(length < 0 for length in shape):
@@ -111,9 +125,6 @@ def _objects(values: list[str | bytes], shape: Sequence[int]) -> Tensor:
 
 
 def _with_lengths(tensor: Tensor) -> Iterator[bytes]:
-    for value in tensor.ravel().tolist():
-        content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        if not isinstance(content, bytes):
-            raise TypeError(f"a {type(value).__name__} among the strings of a BYTES tensor")
+    for content in encoded(tensor):
         yield _LENGTH.pack(len(content))
         yield content

@@ -9,10 +9,9 @@ Owns the framing of events and how the end and an error in the middle are told. 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from worker_image.server.codecs.call import Field
+from worker_image.server.codecs.call import Answers, Field
 from worker_image.server.tensors import Tensors
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -21,16 +20,11 @@ FIELDS: tuple[Field, ...] = ((b"cache-control", b"no-store"), (b"x-accel-bufferi
 _END = b"event: end\ndata: {}\n\n"
 
 
-class Answers(Protocol):
-    def __aiter__(self) -> AsyncIterator[Tensors]: ...
-
-    async def __anext__(self) -> Tensors: ...
-
-    async def aclose(self) -> None: ...
-
-
 class EventStream:
     """`encode` gives what one event carries. `names_events` False is for clients that look at `data:` alone."""
+
+    content_type = EVENT_STREAM
+    fields: Sequence[Field] = FIELDS
 
     def __init__(self, answers: Answers, encode: Callable[[Tensors], bytes], *, names_events: bool) -> None:
         self._answers = answers

@@ -37,7 +37,15 @@ from worker_image.server.tensors import (
 SERVER = "modelfleet"
 # Parameters by which clients speak to the server itself, or to a scheduler that we have not.
 RESERVED_PARAMETERS = frozenset(
-    {"binary_data_output", "priority", "sequence_end", "sequence_id", "sequence_start", "timeout"}
+    {
+        "binary_data_output",
+        "priority",
+        "sequence_end",
+        "sequence_id",
+        "sequence_start",
+        "timeout",
+        "triton_enable_empty_final_response",
+    }
 )
 
 
@@ -218,11 +226,11 @@ def _wants_binary(output: WantedOutput, by_default: bool) -> bool:
     parameters = output.parameters or {}
     if "classification" in parameters:
         raise bad_request(f"{where}: classification; labels with scores are not made here; ask /v1 with :classify")
-    _refuse_shared_memory(parameters, where)
+    refuse_shared_memory(parameters, where)
     return binary.is_wanted(parameters, "binary_data", where, default=by_default)
 
 
-def _refuse_shared_memory(parameters: Parameters, where: str) -> None:
+def refuse_shared_memory(parameters: Parameters, where: str) -> None:
     if "shared_memory_region" in parameters:
         raise bad_request(f"{where}: shared_memory_region; client and server share no memory; send the data itself")
 
@@ -233,7 +241,7 @@ def _tensor(sent: InputTensor | LenientInputTensor, tail: binary.Tail | None, mi
     if sent.parameters:
         if (size := sent.parameters.get(binary.SIZE)) is not None:
             return _binary_tensor(sent, size, tail, where)
-        _refuse_shared_memory(sent.parameters, where)
+        refuse_shared_memory(sent.parameters, where)
     if sent.datatype not in NUMPY_TYPES:
         raise raw.unknown_datatype(sent.datatype, where)
     values = _values(sent)
