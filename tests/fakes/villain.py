@@ -32,8 +32,13 @@ class Model:
         time.sleep(0.5)
 
     def raises(self): raise RuntimeError("the weights are cursed")
+    def fails_slowly(self):
+        time.sleep(0.3)
+        raise RuntimeError("cursed, after all")
+
     def refuses(self): raise ValueError("too cold for this model")
     def exits(self): sys.exit(3)
+    def interrupts(self): raise KeyboardInterrupt
     def exits_at_once(self): os._exit(3)
     def crashes(self): ctypes.string_at(0)
 

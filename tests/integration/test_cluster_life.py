@@ -72,6 +72,21 @@ class TestLoading:
         )
 
 
+class TestDraining:
+    def test_a_replica_that_somebody_ends_under_load_costs_no_request(self, shared: Cluster) -> None:
+        """SIGTERM from outside, as of a machine that shuts down: the gateway was not asked before."""
+        shared.write_model("drained", 4.0, predict="time.sleep(0.01)")
+        shared.apply(fleet(drained={"scaling": {"min": 2}, "versions": {"1": {"source": "drained"}}}))
+        victim = shared.version("drained")["replicas"][0]["id"]
+
+        with shared.load("drained") as load:
+            shared.server(victim).terminate()
+            until("it is gone", lambda: victim not in [r["id"] for r in shared.version("drained")["replicas"]])
+            until("another is ready", lambda: shared.version("drained")["ready"] == 2)
+
+        assert load.failures == []
+
+
 def loading(cluster: Cluster, model: str) -> float | None:
     """Seconds that its one replica has been loading, None while it does something else."""
     models = {each["name"]: each for each in cluster.get("/status")["models"]}

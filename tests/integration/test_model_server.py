@@ -275,31 +275,6 @@ class TestBatching:
             assert 'code="499"} 1' in httpx.get(f"{replica.url}/metrics").text
 
 
-class TestCache:
-    def test_equal_requests_are_computed_once(self, tmp_path: Path) -> None:
-        settings = json.dumps({"cache": {"ttl_s": 60, "max_bytes": 1 << 20}})
-        source = """
-        class Model:
-            inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
-            calls = 0
-            def load(self, path): ...
-            def predict(self, inputs):
-                Model.calls += 1
-                return inputs["x"] * 0 + Model.calls
-        """
-        one = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}
-        directory = models.python(tmp_path / "m", source)
-        with ready_replica(directory, backend="python", MODELFLEET_SETTINGS=settings) as replica:
-            answers = [replica.infer(one, id=str(index)).json() for index in range(3)]
-            other = replica.infer({**one, "data": [2.0]}).json()
-            text = httpx.get(f"{replica.url}/metrics").text
-
-        assert len({answer["outputs"][0]["data"][0] for answer in answers}) == 1
-        assert [answer["id"] for answer in answers] == ["0", "1", "2"]
-        assert other["outputs"][0]["data"] != answers[0]["outputs"][0]["data"]
-        assert 'cache_requests_total{model="iris",version="1",outcome="hit"} 2' in text
-
-
 class TestOtherBackends:
     def test_onnx_answers_all_its_outputs(self, tmp_path: Path) -> None:
         with ready_replica(models.digits_onnx(tmp_path / "digits"), backend="onnx", model="digits") as replica:

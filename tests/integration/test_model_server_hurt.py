@@ -47,6 +47,7 @@ class TestAnswers:
             ("raises", 500, "MODEL_FAILED", "the model raised RuntimeError: the weights are cursed"),
             ("refuses", 400, "BAD_REQUEST", "too cold for this model"),
             ("exits", 500, "MODEL_FAILED", "SystemExit"),
+            ("interrupts", 500, "MODEL_FAILED", "KeyboardInterrupt"),
             ("answers_none", 500, "MODEL_FAILED", "NoneType"),
             ("answers_too_few", 500, "MODEL_FAILED", "output 'output' has shape [1] for 2 input rows"),
             ("answers_too_many", 500, "MODEL_FAILED", "output 'output' has shape [3] for 2 input rows"),
@@ -81,6 +82,20 @@ class TestAnswers:
 
         assert busy.result().status_code == 200
         assert [answer.status_code for answer in answers] == [500 if act == "raises" else 200 for act in acts]
+
+    def test_of_a_batch_that_fails_in_every_part_are_no_hang(self, tmp_path: Path) -> None:
+        """Eight that fail are fifteen calls of 0.3 s, each of them well within the time for one."""
+        settings = json.dumps({"predict_timeout_s": 1.5, "batching": {"max_size": 8, "max_delay_ms": 300}})
+        directory = models.python(tmp_path / "villain", SOURCE)
+        with (
+            ready_replica(directory, backend="python", MODELFLEET_SETTINGS=settings) as replica,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            answers = list(pool.map(lambda _: send(replica, "fails_slowly"), range(8)))
+
+            assert [answer.status_code for answer in answers] == [500] * 8
+            assert all("RuntimeError: cursed, after all" in answer.json()["error"] for answer in answers)
+            assert is_well(replica)
 
 
 class TestTricks:

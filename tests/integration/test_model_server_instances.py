@@ -119,7 +119,6 @@ class TestProcesses:
                     break
 
             replica.terminate()
-            replica.wait_until("/v2/health/ready", 503)
             (tmp_path / "inside-2").touch()
 
             assert inside.result().status_code == 200

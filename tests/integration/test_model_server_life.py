@@ -57,6 +57,15 @@ def failure(replica: Replica) -> tuple[int, str, str]:
     return code, event["code"], event["reason"]
 
 
+def wait_until_refused(replica: Replica) -> None:
+    for _ in until_deadline():
+        try:
+            httpx.get(f"{replica.url}/v2/health/live")
+        except httpx.ConnectError:
+            return
+    raise AssertionError("it still takes connections")
+
+
 class TestLoading:
     def test_listens_before_the_model_is_loaded_and_says_what_it_does(self, tmp_path: Path) -> None:
         directory = loading(tmp_path / "slow", "import time; time.sleep(60)")
@@ -192,6 +201,18 @@ class TestFailures:
         assert (code, name) == (70, "OUT_OF_MEMORY")
         assert "raise `resources.memory`" in reason
 
+    def test_model_needs_more_memory_than_there_is_in_its_warm_up(self, tmp_path: Path) -> None:
+        source = """
+        class Model:
+            inputs = [{"name": "x", "datatype": "FP64", "shape": [-1]}]
+            def load(self, path): ...
+            def predict(self, inputs): raise MemoryError
+        """
+
+        code, name, _ = self.fails(models.python(tmp_path / "m", source))
+
+        assert (code, name) == (70, "OUT_OF_MEMORY")
+
     def test_model_raises_in_its_warm_up(self, tmp_path: Path) -> None:
         source = """
         class Model:
@@ -262,23 +283,44 @@ class TestFailures:
 
 
 class TestDraining:
-    def test_finishes_what_it_accepted_refuses_what_is_new_and_exits_zero(self, tmp_path: Path) -> None:
+    def test_finishes_what_it_accepted_takes_no_connection_and_exits_zero(self, tmp_path: Path) -> None:
         with (
             ready_replica(models.python(tmp_path / "slow", SLOW), backend="python") as replica,
+            httpx.Client(base_url=replica.url) as kept,
             ThreadPoolExecutor(1) as pool,
         ):
+            kept.get("/v2/health/live")
             inside = pool.submit(replica.infer, ONE)
             replica.wait_for_line("predicting")
 
             replica.terminate()
-            draining = replica.wait_until("/v2/health/ready", 503)
-            refused = replica.infer(ONE)
+            wait_until_refused(replica)
+            draining = kept.get("/v2/health/ready")
             (tmp_path / "go").touch()
 
-            assert draining.json()["phase"] == "draining"
-            assert (refused.status_code, refused.json()["code"]) == (503, "NOT_READY")
-            assert refused.headers["retry-after"] == "1"
+            assert (draining.status_code, draining.json()["phase"]) == (503, "draining")
             assert inside.result().json()["outputs"][0]["data"] == [2.0]
+            assert inside.result().headers["connection"] == "close"
+            assert replica.exit_code() == 0
+
+    def test_answers_what_comes_on_an_open_connection_and_closes_it(self, tmp_path: Path) -> None:
+        """Its sender cannot know that the server is to end: a refusal would be a lost request."""
+        with (
+            ready_replica(models.python(tmp_path / "slow", SLOW), backend="python") as replica,
+            httpx.Client(base_url=replica.url, timeout=20) as kept,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            kept.get("/v2/health/live")
+            inside = pool.submit(replica.infer, ONE)
+            replica.wait_for_line("predicting")
+            replica.terminate()
+            wait_until_refused(replica)
+
+            late = pool.submit(kept.post, "/v2/models/iris/infer", json={"inputs": [ONE]})
+            (tmp_path / "go").touch()
+
+            assert (late.result().status_code, late.result().headers["connection"]) == (200, "close")
+            assert inside.result().status_code == 200
             assert replica.exit_code() == 0
 
     def test_does_not_wait_longer_than_the_drain_timeout(self, tmp_path: Path) -> None:
@@ -319,7 +361,9 @@ class TestHangingPrediction:
             assert "the model did not answer within 0.5 s" in answer.json()["error"]
             assert (code, name) == (72, "PREDICT_TIMEOUT")
             assert "predict_timeout_s allows no more" in reason
-            assert 'model.py", line' in replica.log
+            stack = next(event["stack"] for event in replica.events() if event["event"] == "model hangs")
+            assert 'model.py", line' in stack
+            assert "in predict" in stack
 
     def test_ends_the_process_even_when_it_holds_the_interpreter(self, tmp_path: Path) -> None:
         directory = models.python(

@@ -23,7 +23,7 @@ from worker_image.server.codecs import binary, repository, tfs, v2
 from worker_image.server.codecs.call import TEXT, Call, Field, Reply
 from worker_image.server.connection import TASK, request_id
 from worker_image.server.custom import Custom
-from worker_image.server.errors import RequestError, bad_request
+from worker_image.server.errors import RequestError, bad_request, unanswerable
 from worker_image.server.memory import BINARY_COPIES, COPIES, LARGE_BYTES, Room
 from worker_image.server.metrics import Metrics
 from worker_image.server.phase import Phase
@@ -62,6 +62,8 @@ class App:
         self._custom = Custom(settings.model, metrics, self, self._predictors.stream_routes())
         self._pages = self._page_routes()
         self._routes = self._predictors.routes()
+        # False once the server is to end: each answer is then the last on its connection.
+        self.keeps_connections = True
         # As they stand in a request line. Others, with a query or escapes, take the longer way.
         self.prompt_paths = {path.encode(): path for path in self._routes}
 
@@ -90,7 +92,7 @@ class App:
         try:
             reply = await self._answer_prediction(predictor, scope, receive)
             status = reply.status
-            await _send(send, reply)
+            await self._send(send, reply)
         except asyncio.CancelledError:
             # `connection.py` cancels the task of a client that left; nobody awaits this one, so it ends here.
             status = CLIENT_LEFT
@@ -160,8 +162,8 @@ class App:
                 return await self._predict_large(predictor, fields, receive)
             content = await body.read(receive, fields, self._max_body_bytes)
             return await self._predict_call(predictor, Call(content, fields, _time_left_s(fields)))
-        except RequestError as exc:
-            return self.refuse(scope["headers"], exc)
+        except Exception as exc:
+            return self.refuse(scope["headers"], unanswerable(exc))
 
     async def _predict_large(self, predictor: Predictor, fields: dict[bytes, bytes], receive: body.Receive) -> Reply:
         """Refused before it is read, or before it is decoded, when the memory would not hold it."""
@@ -183,7 +185,7 @@ class App:
         return await cache.answer(part.inputs, part.outputs, lambda: runner.predict(part, time_left_s), part.parameters)
 
     def admit(self) -> None:
-        if not self._phase.is_ready:
+        if not self._phase.takes_requests:
             raise RequestError(
                 "NOT_READY", f"model {self._model!r}: {self._phase.name}; not ready to predict; try again later"
             )
@@ -207,15 +209,15 @@ class App:
         method = scope["method"]
         page = self._pages.get(path)
         if path == repository.PATH and method == "POST":
-            await _send(send, await self._index(scope, receive))
+            await self._send(send, await self._index(scope, receive))
             return
         if page is not None and method in ("GET", "HEAD"):
-            await _send(send, page())
+            await self._send(send, page())
             return
         is_predictor = is_predictor or self._custom.knows(path)
         exc = self._refusal(method, path, is_known=is_predictor or page is not None)
         allow = [(b"allow", b"POST" if is_predictor else b"GET, HEAD")] if exc.status == 405 else []
-        await _send(send, Reply(exc.body(request_id(scope["headers"])), exc.status, fields=allow))
+        await self._send(send, Reply(exc.body(request_id(scope["headers"])), exc.status, fields=allow))
 
     def _page_routes(self) -> dict[str, Page]:
         routes: dict[str, Page] = {
@@ -280,6 +282,17 @@ class App:
     def _tfs_status(self) -> Reply:
         return _json(tfs.status(self._version, is_ready=self._phase.is_ready, problem=self._phase.error))
 
+    async def _send(self, send: Send, reply: Reply) -> None:
+        parts = reply.parts
+        length = len(reply.body) + sum(map(len, parts)) if parts else len(reply.body)
+        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.header_fields]
+        if not self.keeps_connections:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        for part in (reply.body, *parts)[:-1]:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": parts[-1] if parts else reply.body})
+
     def _refusal(self, method: str, path: str, *, is_known: bool) -> RequestError:
         if is_known:
             return RequestError("METHOD_NOT_ALLOWED", f"{method} {path}: this path takes another method; see `allow`")
@@ -333,13 +346,3 @@ def _own_version() -> str:
 
 def _json(obj: Any, status: int = 200) -> Reply:
     return Reply(msgspec.json.encode(obj), status)
-
-
-async def _send(send: Send, reply: Reply) -> None:
-    parts = reply.parts
-    length = len(reply.body) + sum(map(len, parts)) if parts else len(reply.body)
-    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % length), *reply.header_fields]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    for part in (reply.body, *parts)[:-1]:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": parts[-1] if parts else reply.body})

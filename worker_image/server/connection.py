@@ -52,7 +52,8 @@ class Prompt:
     def answer(self, reply: Reply) -> None:
         self.response_complete = True
         if not self.disconnected:
-            self._connection.write(reply, keep_alive=self.keep_alive)
+            connection = self._connection
+            connection.write(reply, keep_alive=self.keep_alive and connection.app.keeps_connections)
 
 
 class Connection(HttpToolsProtocol):

@@ -76,6 +76,15 @@ def bad_request(sentence: str) -> RequestError:
     return RequestError("BAD_REQUEST", sentence)
 
 
+def unanswerable(exc: Exception) -> RequestError:
+    """For what nobody foresaw, in the model's answer or in us."""
+    if isinstance(exc, RequestError):
+        return exc
+    failed = RequestError("MODEL_FAILED", f"the answer could not be sent: {one_line(exc)}; see the log")
+    failed.__cause__ = exc
+    return failed
+
+
 def stuck(timeout_s: float) -> RequestError:
     sentence = (
         f"the model did not answer within {timeout_s:g} s; predict_timeout_s allows no more; raise it or mend the model"

@@ -44,7 +44,8 @@ from worker_image.server.streaming import Streams
 
 # The gateway keeps idle connections for reuse; were we to close one first, a request could be on its way on it.
 KEEP_ALIVE_S = 3600
-_POLL_S = 0.01
+# A drain is over when nothing was inside and nothing was answered for so long.
+_QUIET_S = 0.05
 _THRESHOLD = (700, 10, 10)
 # What an idle model thread and uvicorn's own shutdown may take before they are left behind.
 _STOP_S = 1.0
@@ -76,35 +77,53 @@ class Http(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    def stop_listening(self) -> None:
+        """What is connected stays so."""
+        for server in self.servers:
+            server.close()
+
+
+class Face(NamedTuple):
+    """What clients and the control plane see of the server."""
+
+    http: Http
+    app: App
+    phase: Phase
+    metrics: Metrics
+
 
 async def serve(settings: Settings, started: float) -> int:
     """Runs the whole life and gives the exit code. `started` is `time.monotonic()` of the process's first line."""
     loop = asyncio.get_running_loop()
-    metrics = Metrics(settings.model, settings.version)
-    phase = Phase(started)
-    app = App(settings, phase, metrics)
-    http = Http(_http_config(app))
-    listening = asyncio.create_task(http.serve([_listener(settings)]), name="http")
-    await _listening(http, listening)
+    face = _face(settings, started)
+    listening = asyncio.create_task(face.http.serve([_listener(settings)]), name="http")
+    await _listening(face.http, listening)
     threads = [ModelThread(loop, f"model-{number}") for number in range(settings.tuning.instances)]
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    outcome = await _load(settings, app, phase, metrics, threads, stopping)
+    outcome = await _load(settings, face, threads, stopping)
     if isinstance(outcome, Serving):
         if outcome.site is not None:
-            http.config.ws_protocol_class = websocket_protocol()
-        code = await _until_end(settings, phase, metrics, outcome, [stopping, listening])
+            face.http.config.ws_protocol_class = websocket_protocol()
+        code = await _until_end(settings, face, outcome, [stopping, listening])
     else:
         code = outcome
-    http.should_exit = True
+    face.http.should_exit = True
     are_stopped = _stop(threads)
     _, pending = await asyncio.wait([listening], timeout=_STOP_S)
     if pending or not are_stopped:
         _exit_now(code)
     _end_within(_STOP_S, code)
     return code
+
+
+def _face(settings: Settings, started: float) -> Face:
+    metrics = Metrics(settings.model, settings.version)
+    phase = Phase(started)
+    app = App(settings, phase, metrics)
+    return Face(Http(_http_config(app)), app, phase, metrics)
 
 
 def _listener(settings: Settings) -> socket.socket:
@@ -141,15 +160,11 @@ async def _listening(http: Http, task: asyncio.Task[None]) -> None:
 
 
 async def _load(
-    settings: Settings,
-    app: App,
-    phase: Phase,
-    metrics: Metrics,
-    threads: list[ModelThread],
-    stopping: asyncio.Task[bool],
+    settings: Settings, face: Face, threads: list[ModelThread], stopping: asyncio.Task[bool]
 ) -> Serving | int:
     """What serves when the model is ready, else the exit code of what happened first."""
-    answer = asyncio.ensure_future(_serving(settings, app, phase, metrics, threads))
+    phase = face.phase
+    answer = asyncio.ensure_future(_serving(settings, face, threads))
     limit_s = settings.tuning.load_timeout_s
     either: list[asyncio.Future[Any]] = [answer, stopping]
     faulthandler.dump_traceback_later(limit_s + _STUCK_S, exit=True, file=log.fileno())
@@ -162,19 +177,18 @@ async def _load(
         return _fail(phase, serving)
     model = serving.copies[0]
     _settle_memory(is_framework=model.model.is_steady)
-    app.open(model.signature, serving.runner, serving.streams, serving.site)
+    face.app.open(model.signature, serving.runner, serving.streams, serving.site)
     phase.begin("ready")
-    metrics.phase_seconds = phase.lengths
+    face.metrics.phase_seconds = phase.lengths
     lengths = {f"{name}_s": round(seconds, 3) for name, seconds in phase.lengths.items()}
     log.event("model loaded", seconds=round(phase.total_s, 3), phases=lengths)
     return serving
 
 
-async def _serving(
-    settings: Settings, app: App, phase: Phase, metrics: Metrics, threads: list[ModelThread]
-) -> Serving | ModelFailed:
+async def _serving(settings: Settings, face: Face, threads: list[ModelThread]) -> Serving | ModelFailed:
     """Loads the model and starts what is the author's own; `threads` gets those that an async model waits in."""
-    outcomes = await load_all(settings, phase, threads)
+    metrics = face.metrics
+    outcomes = await load_all(settings, face.phase, threads)
     for outcome in outcomes:
         if isinstance(outcome, ModelFailed):
             return outcome
@@ -191,7 +205,7 @@ async def _serving(
         streams = metrics.streams = Streams(model, most, metrics.observe_stream_answer)
     if "http" in model.signature.verbs:
         asgi, most_bytes = cast(Custom, model.model).app, settings.tuning.max_body_bytes
-        site = Site(asgi, settings.model, settings.model_dir, most_bytes, app.predict_for_site)
+        site = Site(asgi, settings.model, settings.model_dir, most_bytes, face.app.predict_for_site)
         try:
             await site.lifespan.startup()
         except ModelFailed as exc:
@@ -250,9 +264,7 @@ def _fail(phase: Phase, failed: ModelFailed) -> int:
     return failed.exit_code
 
 
-async def _until_end(
-    settings: Settings, phase: Phase, metrics: Metrics, serving: Serving, ends: list[asyncio.Task[Any]]
-) -> int:
+async def _until_end(settings: Settings, face: Face, serving: Serving, ends: list[asyncio.Task[Any]]) -> int:
     timeout_s = settings.tuning.predict_timeout_s
     # A process that hangs is ended by the thread that waits for it, and the others go on.
     watch = watchdog.until_stuck(serving.watched, timeout_s, may_restart=in_processes(settings))
@@ -260,20 +272,26 @@ async def _until_end(
     await asyncio.wait([*ends, hung], return_when=asyncio.FIRST_COMPLETED)
     if not hung.done():
         hung.cancel()
-        await _drain(settings.tuning.drain_timeout_s, phase, metrics, serving.streams)
-        await _put_away(serving, is_idle=not metrics.in_flight)
+        await _drain(settings.tuning.drain_timeout_s, face, serving.streams)
+        await _put_away(serving, is_idle=not face.metrics.in_flight)
         return 0
     failed = watchdog.give_up(serving.watched, timeout_s)
-    await _drain(_STOP_S, phase, metrics, None)
-    return _fail(phase, failed)
+    face.phase.error = failed.reason  # from here on nothing is taken in
+    await _drain(_STOP_S, face, None)
+    return _fail(face.phase, failed)
 
 
-async def _drain(timeout_s: float, phase: Phase, metrics: Metrics, streams: Streams | None) -> None:
-    """Waits until no request is inside, at most `timeout_s`; new ones are refused by the app meanwhile. A stream that
-    is still open then is told so, and its generator closed.
+async def _drain(timeout_s: float, face: Face, streams: Streams | None) -> None:
+    """Waits until no request is inside or comes, at most `timeout_s`. A stream that is still open then is told so, and
+    its generator closed.
+
+    Nobody can connect any more, and each answer is the last on its connection. What is sent on an open one is answered
+    still: its sender cannot know that the server is to end, and a refusal would be a lost request.
     """
-    phase.begin("draining")
-    began = time.monotonic()
+    face.http.stop_listening()
+    face.app.keeps_connections = False
+    face.phase.begin("draining")
+    metrics, began = face.metrics, time.monotonic()
     await _until_idle(metrics, timeout_s)
     if metrics.in_flight and streams is not None:
         streams.give_up(RequestError("NOT_READY", f"replica: it ends, after {timeout_s:g} s of waiting; ask again"))
@@ -283,9 +301,11 @@ async def _drain(timeout_s: float, phase: Phase, metrics: Metrics, streams: Stre
 
 
 async def _until_idle(metrics: Metrics, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while metrics.in_flight and time.monotonic() < deadline:  # noqa: ASYNC110 - the hot path tells nobody
-        await asyncio.sleep(_POLL_S)
+    """Until nothing is inside and nothing was answered for `_QUIET_S`."""
+    deadline, answered = time.monotonic() + timeout_s, -1
+    while (metrics.in_flight or metrics.answered != answered) and time.monotonic() < deadline:
+        answered = metrics.answered
+        await asyncio.sleep(_QUIET_S)
 
 
 async def _put_away(serving: Serving, *, is_idle: bool) -> None:

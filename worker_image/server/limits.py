@@ -38,10 +38,16 @@ def own_cores() -> int:
     return os.cpu_count() or 1
 
 
-def resident_bytes() -> int:
-    """What this process holds in memory now; 0 where nobody says."""
-    words = _words(Path("/proc/self/statm"))
-    return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if len(words) > 1 else 0
+def resident_bytes(processes: Path = Path("/proc")) -> int:
+    """What this process and all below it (instances of the model) hold in memory now; 0 where nobody says."""
+    pages, waiting = 0, [processes / "self"]
+    while waiting:
+        process = waiting.pop()
+        words = _words(process / "statm")
+        pages += int(words[1]) if len(words) > 1 else 0
+        for children in process.glob("task/*/children"):
+            waiting += [processes / child for child in _words(children)]
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _directories(root: Path, own: Path, controller: str) -> Iterator[Path]:

@@ -102,7 +102,7 @@ class Loaded:
         """Lets the model put away what it holds. Whatever it raises is logged: nobody waits for it any more."""
         try:
             cast(Custom, self.model).unload()
-        except (Exception, SystemExit) as exc:
+        except BaseException as exc:
             log.event("unload failed", level="error", reason=one_line(exc), stack=log.stack(exc))
 
 
@@ -118,7 +118,7 @@ def _in_words(directory: Path | None) -> Iterator[None]:
     except MemoryError as exc:
         sentence = "the model ran out of memory; send fewer rows, or raise `resources.memory`"
         raise RequestError("MODEL_FAILED", sentence) from exc
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         sentence = f"the model raised {one_line(exc)}{last_line_of(exc, directory)}; its log has the details"
         raise RequestError("MODEL_FAILED", sentence) from exc
 
@@ -141,7 +141,7 @@ def load(settings: Settings, begin: Callable[[str], None]) -> Loaded:
     except MemoryError as exc:
         reason = f"{settings.model_dir}: the model needs more memory than it may have; raise `resources.memory`"
         raise ModelFailed("OUT_OF_MEMORY", reason) from exc
-    except (Exception, SystemExit) as exc:
+    except BaseException as exc:
         where = last_line_of(exc, settings.model_dir)
         raise ModelFailed(
             "MODEL_RAISED", f"the model raised {one_line(exc)} while it was loaded{where}; correct the model"
@@ -178,7 +178,9 @@ def _warm(model: Model, directory: Path) -> Loaded:
     try:
         answers = [_predict(model, signature, request) for request in requests]
         outputs = _observed(signature, answers[0], rows_of(requests[0].inputs))
-    except (Exception, SystemExit) as exc:
+    except MemoryError:
+        raise
+    except BaseException as exc:
         where = last_line_of(exc, directory)
         said = f"warm-up: the model raised {one_line(exc)}{where}"
         reason = f"{said}; correct it, or put a request that it accepts into {recorded.FILE}"

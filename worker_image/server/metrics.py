@@ -87,6 +87,10 @@ class Metrics:
         self.responses[status] += 1
         self.request_seconds.observe(seconds)
 
+    @property
+    def answered(self) -> int:
+        return self.responses.total()
+
     def observe_stream_answer(self) -> None:
         self.stream_answers += 1
 

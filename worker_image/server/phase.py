@@ -27,6 +27,11 @@ class Phase:
         return self.name == "ready"
 
     @property
+    def takes_requests(self) -> bool:
+        """While it drains, what comes on the connections that are open is answered still."""
+        return self.name == "ready" or (self.name == "draining" and not self.error)
+
+    @property
     def total_s(self) -> float:
         return time.monotonic() - self._started
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from worker_image.server.codecs.call import Reply
-from worker_image.server.errors import RequestError, one_line
+from worker_image.server.errors import RequestError, unanswerable
 from worker_image.server.metrics import Metrics
 from worker_image.server.tensors import Tensors
 
@@ -57,11 +57,7 @@ class Prediction:
             self._end(reply)
 
     def set_exception(self, exc: Exception) -> None:
-        if not isinstance(exc, RequestError):
-            failed = RequestError("MODEL_FAILED", f"the answer could not be sent: {one_line(exc)}; see the log")
-            failed.__cause__ = exc
-            exc = failed
-        self._end(self._refuse(exc))
+        self._end(self._refuse(unanswerable(exc)))
 
     def abandon(self) -> None:
         """Nobody is there any more: what the model has not begun, it will not."""

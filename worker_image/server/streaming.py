@@ -64,6 +64,10 @@ class Streams:
         """How long the slowest of the answers that are being made has taken so far."""
         return max((stream.step_s for stream in self._open), default=0.0)
 
+    def stacks(self, frames: int) -> list[str]:
+        """Where each thread that makes an answer stands."""
+        return [stream.stack(frames) for stream in self._open if stream.step_s]
+
     def give_up(self, error: RequestError) -> None:
         """Ends every stream with `error`."""
         for stream in list(self._open):
@@ -136,6 +140,9 @@ class Stream:
         self._failure = error
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(error)
+
+    def stack(self, frames: int) -> str:
+        return self._thread.stack(frames)
 
     @property
     def step_s(self) -> float:

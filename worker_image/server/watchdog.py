@@ -17,6 +17,8 @@ from worker_image.server.errors import ModelFailed, RequestError, stuck
 
 # Code that hangs while it holds the interpreter's lock is given so much longer: our own way out says more.
 GRACE_S = 5.0
+# Those of the model's own code are the deepest; ours above them say nothing, and a long line is cut by who keeps it.
+_FRAMES = 6
 # The timer is set anew so often. Each time costs a thread, so it is not done for each batch.
 MOST_PAUSE_S = 1.0
 
@@ -25,6 +27,10 @@ class Watched(Protocol):
     """Whatever calls the model: for how long the slowest call has lasted, and a way to answer all who wait."""
 
     def longest_s(self) -> float: ...
+
+    def stacks(self, frames: int) -> list[str]:
+        """Where each thread that calls the model stands: its deepest frames."""
+        ...
 
     def give_up(self, error: RequestError) -> None: ...
 
@@ -44,7 +50,8 @@ async def until_stuck(watched: Sequence[Watched], timeout_s: float, *, may_resta
 def give_up(watched: Sequence[Watched], timeout_s: float) -> ModelFailed:
     """Answers whoever waits for the model and shows where it hangs; gives what the process is to end with."""
     error = stuck(timeout_s)
-    faulthandler.dump_traceback(log.fileno(), all_threads=True)
     for each in watched:
+        for stack in each.stacks(_FRAMES):
+            log.event("model hangs", level="error", stack=stack)
         each.give_up(error)
     return ModelFailed("PREDICT_TIMEOUT", error.sentence)

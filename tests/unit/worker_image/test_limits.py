@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,15 @@ class TestMemory:
 
 def test_a_process_knows_what_it_holds() -> None:
     assert limits.resident_bytes() > 1_000_000
+
+
+def test_what_its_children_hold_counts_too() -> None:
+    before = limits.resident_bytes()
+    hold = "held = bytearray(b'x' * (64 << 20)); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+
+        assert limits.resident_bytes() - before > 60 << 20
+
+        child.communicate(b"\n")

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,9 @@ MOST_TURNS = 4
 # Parts of a request larger than a batch that are under way at one time, for each instance: one computes while the next
 # waits, and between them others have their turn.
 PARTS_AHEAD = 2
+
+
+Answer = TypeVar("Answer")
 
 
 class Instance(NamedTuple):
@@ -80,6 +83,25 @@ class Request:
         self.told = told
 
 
+class Running:
+    """A batch that is being computed, and when its latest call of the model began: one that fails is called again in
+    halves, and each call has its own time.
+    """
+
+    __slots__ = ("batch", "called")
+
+    def __init__(self, batch: list[Request], called: float) -> None:
+        self.batch = batch
+        self.called = called
+
+    def timed(self, call: Callable[..., Answer]) -> Callable[..., Answer]:
+        def timed(*arguments: Any) -> Answer:
+            self.called = time.monotonic()
+            return call(*arguments)
+
+        return timed
+
+
 class Runner:
     """Owns the queue of one model. `observe(rows, seconds)` is told of every batch."""
 
@@ -94,7 +116,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._instances = instances
         self._idle = list(instances)
-        self._running: dict[ModelThread, tuple[list[Request], float]] = {}
+        self._running: dict[ModelThread, Running] = {}
         self._rules = rules
         self.can_batch = rules.can_batch
         self._sizing = sizing
@@ -222,9 +244,10 @@ class Runner:
         parts = [request.part for request in batch]
         self._is_alone = len(batch) == 1
         sent = time.monotonic()
+        running = self._running[instance.thread] = Running(batch, sent)
 
         def work() -> Computed:
-            return self._compute(instance, parts)
+            return self._compute(instance, parts, running)
 
         def done(computed: Computed) -> None:
             if self._running.pop(instance.thread, None) is None:
@@ -232,7 +255,6 @@ class Runner:
             self._idle.append(instance)
             self._finish(batch, rows, sent, computed)
 
-        self._running[instance.thread] = (batch, sent)
         if self._placement.is_inline(rows) and not parts[0].is_explained:
             done(work())
             return True
@@ -240,24 +262,29 @@ class Runner:
         return False
 
     def longest_s(self) -> float:
-        """How long the oldest of the batches that are being computed has taken so far."""
-        return time.monotonic() - min((sent for _, sent in self._running.values()), default=math.inf)
+        """How long the oldest of the calls that are under way has taken so far."""
+        return time.monotonic() - min((running.called for running in self._running.values()), default=math.inf)
+
+    def stacks(self, frames: int) -> list[str]:
+        """Where each thread that computes a batch stands."""
+        return [thread.stack(frames) for thread in self._running]
 
     def give_up(self, error: RequestError) -> None:
         """Answers the requests of every batch that is being computed with `error`; its instance is lost."""
-        for batch, _ in self._running.values():
-            for request in batch:
+        for running in self._running.values():
+            for request in running.batch:
                 _fail(request.told, error)
         self._running.clear()
 
-    def _compute(self, instance: Instance, parts: list[Part]) -> Computed:
+    def _compute(self, instance: Instance, parts: list[Part], running: Running) -> Computed:
         started, cpu_started = time.perf_counter(), time.thread_time()
         model = self._rules.model
         if parts[0].is_explained and instance.explain is not None:
-            answers = execute(parts, instance.explain, model, check_rows=False)
+            answers = execute(parts, running.timed(instance.explain), model, check_rows=False)
         else:
             checks = self.can_batch and self._rules.joins_rows
-            answers = execute(parts, instance.predict, model, check_rows=checks, predict_many=instance.predict_many)
+            many = instance.predict_many and running.timed(instance.predict_many)
+            answers = execute(parts, running.timed(instance.predict), model, check_rows=checks, predict_many=many)
         return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started)
 
     def _finish(self, batch: list[Request], rows: int, sent: float, computed: Computed) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,11 @@ class ModelThread:
     def call(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Runs `work` in the thread and then `done` with its result on the loop. `work` must not raise."""
         self._inbox.put((work, done))
+
+    def stack(self, frames: int) -> str:
+        """The deepest frames of what runs in it now, outermost first."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame)[-frames:])
 
     def stop(self, timeout_s: float) -> bool:
         """Whether the thread ended; False when the model still computes."""
