@@ -215,6 +215,16 @@ class TestWebSockets:
                     await session.ws_connect(replica.url + path)
                 assert refused.value.status == status
 
+    async def test_as_many_are_open_as_the_gateway_lets_in(self, replica: Replica) -> None:
+        """The replica is not told the version's `concurrency`, so it must not hold the gateway to less."""
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            url = f"{replica.url}/models/iris/ws"
+            channels = await asyncio.gather(*(session.ws_connect(url) for _ in range(200)))
+            for number, channel in enumerate(channels):
+                await channel.send_str(str(number))
+            assert [await channel.receive_str() for channel in channels] == [f"hello {n}" for n in range(200)]
+            await asyncio.gather(*(channel.close() for channel in channels))
+
     async def test_an_open_one_is_waited_for(self, tmp_path: Path) -> None:
         with ready_replica(site(tmp_path / "site"), backend="python") as replica:
             async with aiohttp.ClientSession() as session, session.ws_connect(f"{replica.url}/models/iris/ws") as one:

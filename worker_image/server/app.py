@@ -38,9 +38,11 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Reply]
 
-# The gateway keeps to `concurrency`; several gateway processes, or a client without one, may overshoot it. Beyond this
-# many requests waiting costs memory and helps nobody.
+# The gateway keeps to the version's `concurrency`, of which the replica is mostly not told: a change of it is to restart
+# nothing. Several gateways, or a client without one, may overshoot it. Beyond this many requests waiting costs memory and
+# helps nobody.
 OVERSHOOT = 4
+MOST_INSIDE = 4096
 # No number that a header field may say has more.
 _MOST_DIGITS = 18
 
@@ -50,7 +52,7 @@ class App:
         self._model = settings.model
         self._version = settings.version
         self._max_body_bytes = settings.tuning.max_body_bytes
-        self._max_in_flight = settings.tuning.concurrency * OVERSHOOT
+        self._max_in_flight = max(settings.tuning.concurrency * OVERSHOOT, MOST_INSIDE)
         caching = settings.tuning.cache
         self._cache = None if caching is None else Cache(caching.ttl_s, caching.max_bytes)
         metrics.cache = self._cache
