@@ -47,6 +47,8 @@ def bucket(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.Abs
             monkeypatch.delenv(name)
     for name, value in place.environ.items():
         monkeypatch.setenv(name, value)
+    # The library keeps its clients, with what the environment was when they were made: in a control plane it stays so.
+    fsspec.get_filesystem_class(place.scheme).clear_instance_cache()
     filesystem = fsspec.filesystem(place.scheme, skip_instance_cache=True, use_listings_cache=False)
     if filesystem.exists("models"):
         filesystem.rm("models", recursive=True)

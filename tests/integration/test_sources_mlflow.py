@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import pytest
 
@@ -71,13 +72,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 
 @pytest.fixture
-def place(servers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(servers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     found: Place = servers["place"]
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {**found.environ, **servers["bucket"].environ}.items():
         monkeypatch.setenv(name, value)
-    return found
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield found
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture
