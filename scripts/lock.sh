@@ -15,7 +15,7 @@ compile() {
 
 images=worker_image/requirements
 compile $images/examples.lock $images/examples.in ${UPGRADE:+--upgrade}
-for file in $images/*.in; do
+for file in "$images"/*.in; do
     name=${file%.in}
     [ "$name" = $images/examples ] && continue
     # An excluded package may be missing, because locks are installed without looking for dependencies.
