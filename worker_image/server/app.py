@@ -38,9 +38,9 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Page = Callable[[], Reply]
 
-# The gateway keeps to the version's `concurrency`, of which the replica is mostly not told: a change of it is to restart
-# nothing. Several gateways, or a client without one, may overshoot it. Beyond this many requests waiting costs memory and
-# helps nobody.
+# The gateway keeps to the version's `concurrency`, of which the replica is mostly not told: a change of it is to
+# restart nothing. Several gateways, or a client without one, may overshoot it. Beyond this many requests waiting costs
+# memory and helps nobody.
 OVERSHOOT = 4
 MOST_INSIDE = 4096
 # No number that a header field may say has more.
