@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from dataclasses import asdict, dataclass, field
@@ -51,7 +52,8 @@ class Row:
     turns: dict[int, list[Figures]] = field(default_factory=lambda: {count: [] for count in CONNECTIONS})
 
     def at(self, connections: int) -> Figures:
-        turns = self.turns[connections]
+        """No requests a second, and infinitely late, where none was answered in time to be counted."""
+        turns = self.turns[connections] or [Figures(connections, 0.0, math.inf, math.inf)]
         return Figures(
             connections,
             statistics.median(turn.rate_per_s for turn in turns),
@@ -103,7 +105,13 @@ def _measure_ours(row: Row, options: argparse.Namespace) -> None:
 
 def _measure_one(row: Row, running: Any, options: argparse.Namespace) -> None:
     for connections in CONNECTIONS:
-        figures = load.measure(running, connections, seconds=options.seconds, warm_s=options.warm, runs=options.runs)
+        try:
+            figures = load.measure(
+                running, connections, seconds=options.seconds, warm_s=options.warm, runs=options.runs
+            )
+        except LoadError as exc:
+            print(f"{row.name:<18} {connections:>3} connections: not counted: {exc}", flush=True)
+            continue
         row.turns[connections].append(figures)
         print(
             f"{row.name:<18} {connections:>3} connections {figures.rate_per_s:>9.0f}/s"
@@ -119,7 +127,8 @@ def bars_of(rows: dict[str, Row]) -> list[Bar]:
     for connections, factors in FACTORS.items():
         for name, factor in factors.items():
             if name in rows:
-                ratio = ours.at(connections).rate_per_s / rows[name].at(connections).rate_per_s
+                theirs = rows[name].at(connections).rate_per_s
+                ratio = ours.at(connections).rate_per_s / theirs if theirs else math.inf
                 bars.append(Bar(f"{connections} connections, requests/s over {name}'s", ratio, AT_LEAST, factor))
     peers = [row for name, row in rows.items() if name != OURS]
     for row in peers:

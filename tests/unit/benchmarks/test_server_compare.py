@@ -42,3 +42,12 @@ class TestBars:
         named = [bar for bar in bars_of(rows) if "requests/s over" in bar.what]
 
         assert len(named) == 13
+
+    def test_a_peer_that_answered_nothing_in_time_is_not_taken_for_a_missing_one(self) -> None:
+        silent = row("Ray Serve", 100)
+        silent.turns[16].clear()
+
+        bar = next(bar for bar in bars_of({OURS: row(OURS, 1), "Ray Serve": silent}) if "16" in bar.what)
+
+        assert bar.what == "16 connections, requests/s over Ray Serve's"
+        assert bar.is_met
