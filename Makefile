@@ -48,6 +48,10 @@ fuzz: setup ## Fuzz the gateway for ten minutes (ARGS="--seconds 60 --target cli
 bench-reconcile: setup ## Time one decision over 1,000 models and 5,000 replicas
 	@$(VENV_PYTHON) -m benchmarks.reconcile $(ARGS)
 
+.PHONY: bench-policy
+bench-policy: setup ## Judge the autoscaler on recorded traffic beside Knative's, Ray's and HPA's rules, five minutes
+	@$(VENV_PYTHON) -m benchmarks.autoscale.referee $(ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
 	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)
