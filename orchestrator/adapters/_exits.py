@@ -12,10 +12,15 @@ from collections.abc import Sequence
 
 from orchestrator.core.entities import Exit
 
+# What an engine reads of a log, and what is kept of it: the stacks of all threads are longer than a person wants.
+LOG_READ_LINES = 200
 LOG_TAIL_LINES = 20
 _KILLED = 128 + signal.SIGKILL
 # How Python's faulthandler begins what it prints when its timer ends a process.
 _STUCK = "Timeout ("
+_STUCK_REASON = "stuck in native code for longer than its time allows (exit code 1); the last lines say where"
+# Of each thread's stack the deepest call comes first, and the model's thread is the first, for it is the youngest.
+_STACK_LINES = 10
 # A line of 2,000 characters is a dumped object, not a sentence; the tail is stored with events and shown to people.
 LINE_MAX_CHARS = 2_000
 
@@ -41,8 +46,9 @@ def describe_exit(
     engine_error: str = "",
 ) -> Exit:
     """The `Exit` with its reason. `memory_bytes` is the limit it had (0: unknown), `engine_error` the engine's word."""
-    tail = tuple(line[:LINE_MAX_CHARS] for line in log_tail[-LOG_TAIL_LINES:])
-    reason = _reason(code, tail, oom_killed, memory_bytes, engine_error)
+    stack = _stack_of_stuck(log_tail) if code == 1 else ()
+    tail = tuple(line[:LINE_MAX_CHARS] for line in stack or log_tail[-LOG_TAIL_LINES:])
+    reason = _STUCK_REASON if stack else _reason(code, tail, oom_killed, memory_bytes, engine_error)
     return Exit(code=code, reason=reason, oom_killed=oom_killed, log_tail=tail)
 
 
@@ -73,9 +79,15 @@ def _reason(code: int | None, tail: tuple[str, ...], oom_killed: bool, memory_by
         return said
     if engine_error:
         return engine_error
-    if code == 1 and any(line.startswith(_STUCK) for line in tail):
-        return "stuck in native code for longer than its time allows (exit code 1); the last lines say where"
     return _plain_reason(code)
+
+
+def _stack_of_stuck(lines: Sequence[str]) -> Sequence[str]:
+    """What `faulthandler` printed of the thread that is stuck, () when it did not end this process."""
+    for number in range(len(lines) - 1, -1, -1):
+        if lines[number].startswith(_STUCK):
+            return lines[number : number + _STACK_LINES]
+    return ()
 
 
 def _plain_reason(code: int | None) -> str:

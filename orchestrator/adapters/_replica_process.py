@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from orchestrator.adapters._exits import LOG_TAIL_LINES, describe_exit
+from orchestrator.adapters._exits import LOG_READ_LINES, describe_exit
 from orchestrator.adapters.engine import EngineReplica, LogLine
 from orchestrator.core.entities import Exit, VersionKey
 
@@ -129,7 +129,7 @@ class ReplicaProcess:
         return {}
 
     def _exit(self, launch: dict[str, Any]) -> Exit:
-        tail = [line.text for line in self.lines(LOG_TAIL_LINES)]
+        tail = [line.text for line in self.lines(LOG_READ_LINES)]
         try:
             told = json.loads((self.directory / "exit.json").read_text())
         except (FileNotFoundError, ValueError):

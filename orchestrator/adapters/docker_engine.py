@@ -32,7 +32,7 @@ from orchestrator.adapters._docker_create import (
 from orchestrator.adapters._docker_host import Facts, facts_of
 from orchestrator.adapters._docker_networks import ClusterNetworks
 from orchestrator.adapters._docker_stream import ended_by, read_log
-from orchestrator.adapters._exits import LOG_TAIL_LINES, describe_exit
+from orchestrator.adapters._exits import LOG_READ_LINES, describe_exit
 from orchestrator.adapters._replica_dir import ReplicaDirs
 from orchestrator.adapters.engine import (
     EngineEvent,
@@ -302,7 +302,7 @@ class DockerEngine:
         with self._calls.during("ask how a replica ended"):
             try:
                 inspected = self._calls.quick.inspect_container(container)
-                tail = [line.text for line in self._read_log(container, replica_id, LOG_TAIL_LINES)]
+                tail = [line.text for line in self._read_log(container, replica_id, LOG_READ_LINES)]
             except APIError as exc:
                 if exc.status_code not in _GONE:
                     raise

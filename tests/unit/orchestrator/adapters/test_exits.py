@@ -47,9 +47,14 @@ class TestDescribeExit:
         assert describe_exit(72, [FAILED], oom_killed=True).reason == "/model: holds 'a'; put it there"
 
     def test_says_that_it_was_stuck_where_its_stack_was_printed(self) -> None:
-        end = describe_exit(1, ["Timeout (0:00:05)!", "Thread 0x1 (most recent call first):", '  File "model.py"'])
+        stacks = ["Timeout (0:00:05)!", "Thread 0x1 (most recent call first):", '  File "model.py", line 3 in predict']
+        others = [f'  File "loop.py", line {number} in run' for number in range(40)]
+
+        end = describe_exit(1, ["ready", *stacks, *others])
 
         assert end.reason.startswith("stuck in native code for longer than its time allows")
+        assert end.log_tail[:3] == tuple(stacks)
+        assert len(end.log_tail) == 10
 
     def test_has_a_sentence_for_every_exit_code_of_the_model_server(self) -> None:
         reasons = [describe_exit(code, []).reason for code in EXIT_CODES.values()]
