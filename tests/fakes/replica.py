@@ -84,6 +84,16 @@ class Replica:
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
+    def wait_until_closed(self) -> None:
+        """Until nobody can connect, while the process lives: it drains."""
+        for _ in until_deadline():
+            assert self.process.poll() is None, self.log
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+            except ConnectionRefusedError:
+                return
+        raise AssertionError(f"it never stopped to listen:\n{self.log}")
+
     def exit_code(self) -> int:
         return self.process.wait(DEADLINE_S)
 

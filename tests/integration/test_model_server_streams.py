@@ -267,7 +267,7 @@ class TestDraining:
             with streaming(replica, 3, waits_at=1) as (_, events):
                 next(events)
                 replica.terminate()
-                replica.wait_until("/v2/health/ready", 503)
+                replica.wait_until_closed()
                 (tmp_path / "go").touch()
 
                 assert list(events)[-1] == ("end", {})
