@@ -31,7 +31,7 @@ _STREAMS = {"o": "stdout", "e": "stderr"}
 
 
 class ReplicaProcess:
-    """Reads one replica's directory; `end` is the only thing that changes something."""
+    """Reads one replica's directory; only `end`, `pause` and `unpause` change something."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -70,11 +70,30 @@ class ReplicaProcess:
             revision=int(launch["revision"]),
             created_at=float(launch["created_at"]),
             running=running,
+            paused=running and self.is_paused(),
             host="127.0.0.1" if running else "",
             port=int(launch["port"]) if running else 0,
             exit=self._exit(launch) if ended else None,
             engine_id=str(self._pids().get("server", "")),
         )
+
+    def is_paused(self) -> bool:
+        """Whether the server's process is stopped (SIGSTOP): by `pause`, or by anybody."""
+        with contextlib.suppress(psutil.Error, KeyError):
+            return bool(psutil.Process(self._pids()["server"]).status() == psutil.STATUS_STOPPED)
+        return False
+
+    def pause(self) -> None:
+        """Stops the server and its children. Returns when the server is stopped; raises `TimeoutError` if it is not."""
+        _signal_group(self._pids()["server"], signal.SIGSTOP)
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while not self.is_paused() and self.alive():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {self._pids()['server']} does not stop")
+            time.sleep(POLL_S)
+
+    def unpause(self) -> None:
+        _signal_group(self._pids()["server"], signal.SIGCONT)
 
     def end(self, grace_s: float) -> None:
         """SIGTERM, SIGKILL after `grace_s`. Returns when nothing of it runs; raises `TimeoutError` if it cannot."""
@@ -82,6 +101,7 @@ class ReplicaProcess:
         if self.alive() and pids:
             if grace_s > 0:
                 _signal(pids["launcher"], signal.SIGTERM)
+                _signal_group(pids["server"], signal.SIGCONT)  # one that is paused would not see the other
                 self._wait(grace_s)
             if self.alive():
                 _signal_group(pids["server"], signal.SIGKILL)

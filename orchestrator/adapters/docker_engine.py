@@ -12,7 +12,7 @@ import json
 import secrets as random_names
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from orchestrator.adapters.images import ImageBuilder
 from orchestrator.core.entities import Exit, VersionKey
 from orchestrator.core.errors import NotFoundError
 
-EVENT_KINDS = ("start", "die", "oom", "stop", "destroy")
+EVENT_KINDS = ("start", "die", "oom", "stop", "destroy", "pause", "unpause")
 RECONNECT_MAX_S = 2.0
 # Another container's removal of the same id (ours, cut short, or an operator's) ends within this time.
 REMOVAL_TIMEOUT_S = 30.0
@@ -84,6 +84,8 @@ class DockerEngine:
         # Ids that this process has begun to start: a container of theirs that does not run yet was not abandoned.
         self._started: set[str] = set()
         self._exits: dict[str, Exit] = {}
+        # The engine's own id of each replica that was listed last.
+        self._containers: dict[str, str] = {}
 
     # -- the engine itself ---------------------------------------------------------------------------------------
 
@@ -125,10 +127,19 @@ class DockerEngine:
         self._dirs.remove(replica_id)
         self._started.discard(replica_id)
 
+    def pause(self, replica_id: str) -> None:
+        with self._calls.during("pause a replica"):
+            self._set_paused(replica_id, self._calls.slow.pause, "already paused")
+
+    def unpause(self, replica_id: str) -> None:
+        with self._calls.during("wake a replica"):
+            self._set_paused(replica_id, self._calls.slow.unpause, "not paused")
+
     def replicas(self) -> list[EngineReplica]:
         published = self._placed().published
         listed = self._list()
         self._exits = {id_: end for id_, end in self._exits.items() if any(c["Id"] == id_ for c in listed)}
+        self._containers = {c["Labels"][f"{LABEL}.replica"]: c["Id"] for c in listed}
         return [self._replica(container, published) for container in listed]
 
     def logs(
@@ -235,8 +246,30 @@ class DockerEngine:
                 self._remove(container)
         self._dirs.remove(replica_id)
 
+    def _set_paused(self, replica_id: str, call: Callable[[str], None], done_already: str) -> None:
+        """`call` by the container's id where this process knows it, which spares a list: a request may wait."""
+        container = self._containers.get(replica_id) or self._container_of(replica_id)
+        try:
+            call(container)
+        except NotFound:
+            raise _no_such(replica_id) from None
+        except APIError as exc:
+            # The engine has one status for "it is so already" and for "it does not run": only its words differ.
+            said = explain(exc)
+            if "is not running" in said:
+                raise _no_such(replica_id) from exc
+            if done_already not in said:
+                raise
+
+    def _container_of(self, replica_id: str) -> str:
+        for listed in self._list(replica_id):
+            return str(listed["Id"])
+        raise _no_such(replica_id)
+
     def _stop_container(self, container: str, grace_s: float) -> None:
         with self._calls.during("stop a replica"), contextlib.suppress(NotFound):
+            with contextlib.suppress(APIError):  # a paused one sees no SIGTERM; one that is not says so
+                self._calls.slow.unpause(container)
             self._calls.slow.stop(container, timeout=max(0, round(grace_s)))
         self._remove(container)
 
@@ -279,6 +312,7 @@ class DockerEngine:
             revision=int(labels.get(f"{LABEL}.revision", 0)),
             created_at=float(labels.get(f"{LABEL}.created_at", listed["Created"])),
             running=running,
+            paused=state == "paused",
             host=host,
             port=port,
             exit=None if running else self._exit(listed["Id"], labels[f"{LABEL}.replica"], state),
@@ -386,6 +420,10 @@ class DockerEngine:
 def _event(told: dict[str, Any]) -> EngineEvent:
     attributes = (told.get("Actor") or {}).get("Attributes") or {}
     return EngineEvent(kind=str(told.get("Action", "")), replica_id=attributes.get(f"{LABEL}.replica", ""))
+
+
+def _no_such(replica_id: str) -> NotFoundError:
+    return NotFoundError(f"replica {replica_id!r}: it does not run; see `modelfleet events`")
 
 
 def _start_sentence(launch: Launch, exc: APIError) -> str:

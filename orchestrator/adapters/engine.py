@@ -60,7 +60,8 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class EngineReplica:
-    """A replica as the engine lists it. `running` is its process' state; `exit` is set once it ended.
+    """A replica as the engine lists it. `running` is its process' state; `exit` is set once it ended. One that is
+    `paused` runs and is given no time: by us, or by anybody.
 
     Neither running nor ended is one that this process is starting right now. `engine_id` is the engine's own name.
     """
@@ -71,6 +72,7 @@ class EngineReplica:
     revision: int
     created_at: float
     running: bool
+    paused: bool = False
     host: str = ""
     port: int = 0
     exit: Exit | None = None
@@ -79,7 +81,8 @@ class EngineReplica:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something happened to one of our replicas (`die`, `oom`, `start`), or `resync`: events may have been missed.
+    """Something happened to one of our replicas (`die`, `oom`, `start`, `pause`, `unpause`), or `resync`: events may
+    have been missed.
 
     The first of every subscription is `resync`: what happens from then on is reported.
     """
@@ -136,7 +139,15 @@ class Engine(Protocol):
         """Creates and starts; idempotent by `replica_id`. Raises `StartFailed` and leaves nothing behind."""
 
     def stop(self, replica_id: str, grace_s: float) -> None:
-        """SIGTERM, SIGKILL after `grace_s`, then removes it. Idempotent; absence is success."""
+        """SIGTERM, SIGKILL after `grace_s`, then removes it; a paused one gets its time to end back. Idempotent;
+        absence is success."""
+
+    def pause(self, replica_id: str) -> None:
+        """Takes the replica's time away, and leaves its memory and sockets as they are. Returns when none of its
+        processes runs. Idempotent; raises `NotFoundError` for one that does not run."""
+
+    def unpause(self, replica_id: str) -> None:
+        """Gives it its time back. Idempotent; raises `NotFoundError` for one that does not run."""
 
     def replicas(self) -> list[EngineReplica]:
         """All of the cluster's, ended ones too. An ended one has `exit` with its last log lines."""

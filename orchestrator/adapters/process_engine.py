@@ -112,6 +112,14 @@ class ProcessEngine:
             ReplicaProcess(self._dirs.of(replica_id)).end(grace_s)
             self._forget(replica_id)
 
+    def pause(self, replica_id: str) -> None:
+        with self._local("pause a replica"):
+            self._running(replica_id).pause()
+
+    def unpause(self, replica_id: str) -> None:
+        with self._local("wake a replica"):
+            self._running(replica_id).unpause()
+
     def replicas(self) -> list[EngineReplica]:
         with self._local("list the replicas"):
             found = [self._observe(process) for process in self._processes()]
@@ -126,15 +134,19 @@ class ProcessEngine:
         return process.follow(tail, stopped) if follow else iter(process.lines(tail))
 
     def events(self, stopped: threading.Event) -> Iterator[EngineEvent]:
-        """Compares what lives, five times a second: a lock per replica is asked for, which costs 15 µs each."""
+        """Compares what lives and what is paused, five times a second: a lock and a file per replica are asked for,
+        which costs 30 µs each."""
         known = self._alive()
         yield EngineEvent("resync")
         while not stopped.wait(EVENT_POLL_S):
             alive = self._alive()
-            for replica_id in sorted(known - alive):
+            for replica_id in sorted(known.keys() - alive.keys()):
                 yield EngineEvent("die", replica_id)
-            for replica_id in sorted(alive - known):
+            for replica_id in sorted(alive.keys() - known.keys()):
                 yield EngineEvent("start", replica_id)
+            for replica_id in sorted(alive.keys() & known.keys()):
+                if alive[replica_id] != known[replica_id]:
+                    yield EngineEvent("pause" if alive[replica_id] else "unpause", replica_id)
             known = alive
 
     def teardown(self) -> None:
@@ -159,8 +171,16 @@ class ProcessEngine:
     def _processes(self) -> list[ReplicaProcess]:
         return [ReplicaProcess(self._dirs.of(replica_id)) for replica_id in self._dirs.ids()]
 
-    def _alive(self) -> set[str]:
-        return {process.id for process in self._processes() if process.alive() and process.was_started()}
+    def _alive(self) -> dict[str, bool]:
+        """Those that live, each with whether it is paused."""
+        alive = (process for process in self._processes() if process.alive() and process.was_started())
+        return {process.id: process.is_paused() for process in alive}
+
+    def _running(self, replica_id: str) -> ReplicaProcess:
+        process = ReplicaProcess(self._dirs.of(replica_id))
+        if not process.alive() or not process.was_started():
+            raise NotFoundError(f"replica {replica_id!r}: it does not run; see `modelfleet events`")
+        return process
 
     def _observe(self, process: ReplicaProcess) -> EngineReplica | None:
         """None for one that was removed while we looked."""

@@ -154,6 +154,10 @@ class EngineLab:
         """SIGKILL from outside, as an operator or the kernel would."""
         raise NotImplementedError
 
+    def pause(self, replica_id: str) -> None:
+        """As an operator would, without the engine object under test."""
+        raise NotImplementedError
+
     def another_control_plane(self, cluster: str = "") -> Engine:
         """A new engine object, with nothing remembered, on the same state directory."""
         raise NotImplementedError
@@ -206,6 +210,9 @@ class FakeLab(EngineLab):
     def kill(self, replica_id: str) -> None:
         self._fake().crash(replica_id, 137)
 
+    def pause(self, replica_id: str) -> None:
+        self._fake().set_paused(replica_id, True)
+
     def another_control_plane(self, cluster: str = "") -> Engine:
         return FakeEngine(cluster) if cluster else self.engine
 
@@ -230,6 +237,11 @@ class ProcessLab(EngineLab):
         assert found is not None
         os.kill(int(found.engine_id), signal.SIGKILL)
 
+    def pause(self, replica_id: str) -> None:
+        found = self.find(replica_id)
+        assert found is not None
+        os.kill(int(found.engine_id), signal.SIGSTOP)
+
     def another_control_plane(self, cluster: str = "") -> Engine:
         return ProcessEngine(cluster or self.cluster, self.state)
 
@@ -245,6 +257,9 @@ class DockerLab(EngineLab):
 
     def kill(self, replica_id: str) -> None:
         self.container(replica_id).kill()
+
+    def pause(self, replica_id: str) -> None:
+        self.container(replica_id).pause()
 
     def container(self, replica_id: str) -> docker.models.containers.Container:
         found = self.docker.containers.list(all=True, filters={"label": f"modelfleet.replica={replica_id}"})

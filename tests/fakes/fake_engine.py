@@ -86,6 +86,16 @@ class FakeEngine:
             del self._replicas[replica_id]
             self._tell(EngineEvent("die", replica_id))
 
+    def set_paused(self, replica_id: str, paused: bool) -> None:
+        """As `pause` and `unpause`, or somebody else did it."""
+        with self._changed:
+            found = self._replicas.get(replica_id)
+            if found is None or not found.seen.running:
+                raise NotFoundError(f"replica {replica_id!r}: it does not run")
+            if found.seen.paused != paused:
+                found.seen = replace(found.seen, paused=paused)
+                self._tell(EngineEvent("pause" if paused else "unpause", replica_id))
+
     def print_line(self, replica_id: str, text: str, stream: str = "stdout") -> None:
         with self._changed:
             self._replicas[replica_id].lines.append(LogLine(self.clock(), replica_id, stream, text))
@@ -103,7 +113,7 @@ class FakeEngine:
     def is_ready(self, replica_id: str) -> bool:
         with self._changed:
             found = self._replicas.get(replica_id)
-            if found is None or not found.seen.running or found.seen.key in self.never_ready:
+            if found is None or not found.seen.running or found.seen.paused or found.seen.key in self.never_ready:
                 return False
             return self.clock() >= found.ready_at
 
@@ -170,6 +180,14 @@ class FakeEngine:
             self.stopped_ids.append(replica_id)
             if found is not None and found.seen.running:
                 self._tell(EngineEvent("die", replica_id))
+
+    def pause(self, replica_id: str) -> None:
+        self._called("pause")
+        self.set_paused(replica_id, True)
+
+    def unpause(self, replica_id: str) -> None:
+        self._called("unpause")
+        self.set_paused(replica_id, False)
 
     def replicas(self) -> list[EngineReplica]:
         self._called("replicas")

@@ -85,6 +85,104 @@ class TestStop:
         assert [r.id for r in lab.engine.replicas() if r.running] == [stays]
 
 
+class TestPause:
+    def test_a_paused_replica_is_listed_so_and_answers_nothing(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        replica = lab.ready(replica_id)
+
+        lab.engine.pause(replica_id)
+
+        paused = lab.find(replica_id)
+        assert paused is not None
+        assert (paused.running, paused.paused, paused.exit) == (True, True, None)
+        assert (paused.host, paused.port) == (replica.host, replica.port)
+        assert not lab.answers(replica)
+
+    def test_an_unpaused_one_answers_at_the_same_address(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        replica = lab.ready(replica_id)
+        lab.engine.pause(replica_id)
+
+        lab.engine.unpause(replica_id)
+
+        awake = lab.find(replica_id)
+        assert awake is not None
+        assert not awake.paused
+        assert until("it answers", lambda: lab.answers(replica))
+
+    def test_both_twice_are_the_same_as_once(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        lab.engine.pause(replica_id)
+        lab.engine.pause(replica_id)
+        paused = lab.find(replica_id)
+        lab.engine.unpause(replica_id)
+        lab.engine.unpause(replica_id)
+
+        awake = lab.find(replica_id)
+        assert paused is not None
+        assert awake is not None
+        assert (paused.paused, awake.paused) == (True, False)
+
+    def test_of_a_replica_that_is_not_there_is_an_error(self, lab: EngineLab) -> None:
+        with pytest.raises(NotFoundError, match="does not run"):
+            lab.engine.pause("never-there")
+        with pytest.raises(NotFoundError, match="does not run"):
+            lab.engine.unpause("never-there")
+
+    def test_of_a_replica_that_ended_is_an_error(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        lab.kill(replica_id)
+        lab.ended(replica_id)
+
+        with pytest.raises(NotFoundError, match="does not run"):
+            lab.engine.pause(replica_id)
+
+    def test_somebody_elses_pause_is_listed_and_told(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        with lab.listening() as told:
+            lab.pause(replica_id)
+            until("the event", lambda: EngineEvent("pause", replica_id) in told)
+            lab.engine.unpause(replica_id)
+            until("the other event", lambda: EngineEvent("unpause", replica_id) in told)
+
+    def test_another_control_plane_finds_it_paused_and_wakes_it(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        replica = lab.ready(replica_id)
+        lab.engine.pause(replica_id)
+
+        other = lab.another_control_plane()
+
+        assert [(r.id, r.paused) for r in other.replicas()] == [(replica_id, True)]
+        other.unpause(replica_id)
+        assert until("it answers", lambda: lab.answers(replica))
+
+    def test_a_paused_replica_is_stopped_gently(self, lab: EngineLab) -> None:
+        """Its SIGTERM must reach it: a paused process would sleep through its grace and be killed."""
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        lab.engine.pause(replica_id)
+        began = time.monotonic()
+
+        lab.engine.stop(replica_id, grace_s=30)
+
+        assert time.monotonic() - began < 20
+        assert lab.engine.replicas() == []
+
+    def test_teardown_ends_paused_replicas_too(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        lab.engine.pause(replica_id)
+
+        lab.engine.teardown()
+
+        assert lab.engine.replicas() == []
+
+
 class TestEnd:
     def test_a_killed_replica_is_listed_as_ended_with_its_last_lines(self, lab: EngineLab) -> None:
         replica_id = lab.start()
