@@ -35,19 +35,24 @@ def measure(
     if is_new:
         memory = _learned(memory, sample, seen, settings)
     capacity = service.capacity(memory.learned, settings.slots, settings.objective, now)
-    lead_s = seen.wake_s if seen.counts.standby else seen.cold_start_s
+    lead_s = _lead_s(seen)
     if is_new:
         asked, traffic = demand.read(memory.traffic, lead_s, capacity.service_s)
         trim = trimmed(memory.trim, sample, seen.counts.starting, settings.objective.late, capacity.late_alone, lead_s)
         memory = replace(memory, demand=asked, traffic=traffic, trim=trim)
     if memory.demand is None:
         return None, memory
-    load = _load(memory.demand, sample, seen, capacity, settings, memory, lead_s, now)
+    load = _load(memory.demand, capacity, sample, seen, settings, memory, now)
     if is_new:
         levels = tenure.note(memory.levels, _use(load, sample, seen, settings, now), capacity, settings.worth_s)
         memory = replace(memory, levels=tenure.trimmed(levels, now))
     held = tenure.held(memory.levels, now, tenure.least_s(capacity, lead_s))
     return replace(load, held=held), memory
+
+
+def _lead_s(seen: Observation) -> float:
+    """How long until one more replica serves."""
+    return seen.wake_s if seen.counts.standby else seen.cold_start_s
 
 
 def _learned(memory: Memory, sample: Sample, seen: Observation, settings: Settings) -> Memory:
@@ -79,12 +84,11 @@ def _learned(memory: Memory, sample: Sample, seen: Observation, settings: Settin
 
 def _load(
     asked: demand.Demand,
+    capacity: service.Capacity,
     sample: Sample,
     seen: Observation,
-    capacity: service.Capacity,
     settings: Settings,
     memory: Memory,
-    lead_s: float,
     now: float,
 ) -> Load:
     queue = _too_long(sample, seen.counts.ready, capacity) * capacity.service_s
@@ -101,7 +105,7 @@ def _load(
     return Load(
         demand=asked,
         capacity=capacity,
-        lead_s=lead_s,
+        lead_s=_lead_s(seen),
         busy=busy,
         queue=queue,
         slots=slots,

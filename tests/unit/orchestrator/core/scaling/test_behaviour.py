@@ -123,6 +123,24 @@ class TestFailures:
         after = [point.target for point in result.timeline if point.at > 600]
         assert min(after) >= min(before)
 
+    def test_of_every_second_start_are_made_up_for(self) -> None:
+        arrivals = [*poisson(5, 300), *(300 + t for t in poisson(60, 300))]
+        policy = by_policy(KEPT)
+        failed = 0
+
+        def flaky(seen: Observation, now: float) -> ScaleDecision:
+            nonlocal failed
+            decision = policy(seen, now)
+            assert isinstance(decision, ScaleDecision)
+            failed += decision.start // 2
+            return replace(decision, start=decision.start - decision.start // 2)
+
+        result = simulate(arrivals, replace(POOL, cold_start_s=10.0), flaky)
+
+        assert failed >= 2
+        assert result.timeline[-1].ready == result.timeline[-1].target
+        assert result.timeline[-1].target <= 12
+
 
 class TestLateSignals:
     def test_cost_violations_and_never_the_loop(self) -> None:
