@@ -1,7 +1,7 @@
 """The store: what was asked for and what happened, in one SQLite file (WAL). What runs is the engine's to say.
 
-The only importer of SQLAlchemy. Every method is one short transaction and never touches the network; callers on
-the event loop run it directly, for each takes well under a millisecond.
+With `store_scaling.py` the only importer of SQLAlchemy. Every method is one short transaction and never touches the
+network; callers on the event loop run it directly, for each takes well under a millisecond.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from orchestrator.adapters.store_scaling import ScalingStore
 from orchestrator.core.entities import Desired
 from orchestrator.core.errors import ConflictError, UserError
 from orchestrator.core.keys import Key
@@ -152,6 +153,7 @@ class Store:
         event.listen(self._engine, "connect", _configure)
         try:
             metadata.create_all(self._engine)
+            self.scaling = ScalingStore(self._engine)
         except DatabaseError as exc:
             raise UserError(
                 f"state database {path}: {exc.orig}; it must be a SQLite file made by modelfleet; move it away "
@@ -205,7 +207,7 @@ class Store:
         """
         with self._engine.begin() as connection:
             number = (connection.scalar(select(func.max(revisions.c.revision))) or 0) + 1
-            desired = Desired(revision=number, models=desired.models)
+            desired = replace(desired, revision=number)
             row = StoredRevision(number, time.time(), kind, file, base_dir, summary, manifest, desired, "converging")
             connection.execute(insert(revisions).values(_revision_row(row)))
             _supersede(connection, before=number)

@@ -22,6 +22,7 @@ from orchestrator.core.entities import (
     ReplicaSpec,
     Resources,
     RouteSettings,
+    Scaling,
 )
 from orchestrator.core.sources import is_unfetched
 from orchestrator.core.states import LIVE
@@ -49,7 +50,17 @@ class Change:
 def preview(before: Desired, after: Desired, observed: Observed) -> tuple[Change, ...]:
     """The changes from `before` to `after`, model by model; none when the two ask for the same."""
     names = sorted({*before.models, *after.models})
-    return tuple(c for name in names for c in _of_model(before.models.get(name), after.models.get(name), observed))
+    models = (c for name in names for c in _of_model(before.models.get(name), after.models.get(name), observed))
+    return (*models, *_of_cluster(before, after))
+
+
+def _of_cluster(before: Desired, after: Desired) -> Iterator[Change]:
+    for target, old, new in (
+        ("cluster", before.limits, after.limits),
+        ("autoscaler", before.signals, after.signals),
+    ):
+        if causes := list(_keys("", asdict(old), asdict(new))):
+            yield Change("~", target, "change settings, no restart", "; ".join(causes))
 
 
 def render(changes: tuple[Change, ...]) -> str:
@@ -94,10 +105,21 @@ def _of_version(before: DesiredVersion | None, after: DesiredVersion, observed: 
         f"{name} {_plain(getattr(before, name))} -> {_plain(getattr(after, name))}"
         for name in LIVE_SETTINGS
         if getattr(before, name) != getattr(after, name)
-    ]
+    ] + _scaling(before.scaling, after.scaling)
     if settings:
         sentence = "change settings" if is_replaced else "change settings, no restart"
         yield Change("~", target, sentence, "; ".join(settings))
+
+
+def _scaling(before: Scaling, after: Scaling) -> list[str]:
+    """A phrase for each field that differs; two fixed counts differ by the count alone."""
+    unsaid = {"is_capped", *(("minimum", "maximum") if before.is_fixed and after.is_fixed else ())}
+    names = (f.name for f in fields(Scaling) if f.name not in unsaid)
+    return [
+        f"scaling {name} {_plain(getattr(before, name))} -> {_plain(getattr(after, name))}"
+        for name in names
+        if getattr(before, name) != getattr(after, name)
+    ]
 
 
 def _added(after: DesiredVersion, observed: Observed) -> Change:

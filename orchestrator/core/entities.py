@@ -112,13 +112,79 @@ class ModelSettings:
     rate_limit: RateLimit | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduledMinimum:
+    """`minimum` replicas at least from each moment of `cron` (by the clock of `zone`) on."""
+
+    cron: str
+    minimum: int
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """Between what the autoscaler may choose for a version, and what for (docs/MANIFEST.md). No part of a replica.
+
+    `latency_s` is the objective at `percentile` (None: none is set), `worth_s` the replica-seconds that an answer in
+    time is worth. `is_capped`: the manifest names `maximum` itself, so that a person's word may not go above it.
+    """
+
+    minimum: int = 1
+    maximum: int = 1
+    is_capped: bool = False
+    standby: int = 0
+    idle_after_s: float = 600.0
+    gone_after_s: float | None = None
+    schedule: tuple[ScheduledMinimum, ...] = ()
+    worth_s: float = 10.0
+    priority: int = 0
+    latency_s: float | None = None
+    percentile: float = 95.0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to choose: `DesiredVersion.replicas` run."""
+        return self.maximum <= self.minimum and not self.schedule and not self.standby
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How many replicas of a version should be awake, and how many more loaded and paused."""
+
+    replicas: int
+    standby: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLimits:
+    """What all replicas together may take. None: no limit. `max_starting` of all versions may start at one time."""
+
+    max_cpus: float | None = None
+    max_memory_bytes: int | None = None
+    max_starting: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSource:
+    """Where the autoscaler reads: `kind` is auto, prometheus or direct, `prometheus` that server's URL ("": none)."""
+
+    kind: str = "auto"
+    prometheus: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredVersion(RouteSettings):
-    """A version that should run: `replicas` copies of `spec`. `digest` is `spec.digest()`, computed once."""
+    """A version that should run: `replicas` copies of `spec`, and `standby` more that are loaded and paused.
+
+    `digest` is `spec.digest()`, computed once. What the autoscaler chose takes the place of the two counts
+    (`loops/targets.py`); `scaling` says what it may choose.
+    """
 
     spec: ReplicaSpec
     digest: str
     replicas: int
+    standby: int = 0
+    scaling: Scaling = Scaling()
     startup_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
 
@@ -149,6 +215,8 @@ class Desired:
 
     revision: int = 0
     models: Mapping[str, DesiredModel] = field(default_factory=dict)
+    limits: ClusterLimits = ClusterLimits()
+    signals: SignalSource = SignalSource()
 
     def versions(self) -> dict[VersionKey, DesiredVersion]:
         return {v.key: v for m in self.models.values() for v in m.versions.values()}

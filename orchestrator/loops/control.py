@@ -35,6 +35,7 @@ from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import TaskGroup, forever
 from orchestrator.manifest import Manifest
 
@@ -75,9 +76,11 @@ class ControlPlane:
             self.engine, self.journal, self._threads,
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
         )  # fmt: skip
+        self.targets = Targets(self.store.scaling)
         self.loop = ReconcileLoop(
-            self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy()
-        )
+            self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
+            self.targets,
+        )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads

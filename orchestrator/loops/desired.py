@@ -12,6 +12,7 @@ from math import ceil
 import msgspec
 
 from orchestrator.core.entities import (
+    ClusterLimits,
     Desired,
     DesiredModel,
     DesiredVersion,
@@ -19,7 +20,10 @@ from orchestrator.core.entities import (
     RateLimit,
     ReplicaSpec,
     Resources,
+    Scaling,
+    ScheduledMinimum,
     Shadow,
+    SignalSource,
     VersionKey,
 )
 from orchestrator.manifest import BatchingConfig, Manifest, ModelConfig, VersionConfig
@@ -40,7 +44,12 @@ class Resolved:
 def build(manifest: Manifest, resolved: Resolved) -> Desired:
     """The desired state; `revision` 0 until the store numbers it."""
     body_bytes = manifest.gateway.limits.body_bytes
-    return Desired(models={name: _model(name, m, resolved, body_bytes) for name, m in manifest.models.items()})
+    cluster, autoscaler = manifest.cluster_settings, manifest.autoscaler
+    return Desired(
+        models={name: _model(name, m, resolved, body_bytes) for name, m in manifest.models.items()},
+        limits=ClusterLimits(cluster.max_cpus, cluster.max_memory_bytes, cluster.max_starting),
+        signals=SignalSource(autoscaler.source, autoscaler.prometheus or ""),
+    )
 
 
 def _model(name: str, config: ModelConfig, resolved: Resolved, body_bytes: int) -> DesiredModel:
@@ -74,7 +83,10 @@ def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_by
     return DesiredVersion(
         spec=spec,
         digest=spec.digest(),
-        replicas=config.scaling.min,
+        # One that may sleep starts awake, so that an apply shows whether it loads.
+        replicas=max(1, config.scaling.min),
+        standby=config.scaling.standby,
+        scaling=_scaling(config),
         concurrency=config.concurrency,
         queue_max=config.queue.max,
         queue_timeout_ms=config.queue.timeout_ms,
@@ -88,6 +100,24 @@ def _version(key: VersionKey, config: VersionConfig, resolved: Resolved, body_by
         websocket=config.websocket,
         startup_timeout_s=config.startup_timeout_s,
         drain_timeout_s=config.drain_timeout_s,
+    )
+
+
+def _scaling(config: VersionConfig) -> Scaling:
+    scaling = config.scaling
+    schedule = tuple(ScheduledMinimum(each.cron, each.min, each.zone) for each in scaling.schedule)
+    return Scaling(
+        minimum=scaling.min,
+        maximum=scaling.max or max(1, scaling.min, *(each.minimum for each in schedule)),
+        is_capped=scaling.max is not None,
+        standby=scaling.standby,
+        idle_after_s=scaling.idle_after_s,
+        gone_after_s=scaling.gone_after_s,
+        schedule=schedule,
+        worth_s=scaling.worth,
+        priority=scaling.priority,
+        latency_s=None if config.slo.latency_ms is None else config.slo.latency_ms / 1000,
+        percentile=config.slo.percentile,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -89,7 +90,7 @@ class Operations:
     async def plan(self, text: str, file: str, base_dir: Path) -> tuple[tuple[diff.Change, ...], tuple[str, ...]]:
         """What applying this manifest would do, with warnings. Raises `ManifestError`."""
         prepared = await self._on_thread(self._resolve, text, file, base_dir)
-        changes = diff.preview(self._loop.desired, prepared.desired, self._loop.observed)
+        changes = diff.preview(self._loop.desired, self._loop.foresee(prepared.desired), self._loop.observed)
         return (*changes, *self._gateway_change(prepared.manifest)), prepared.warnings
 
     def _resolve(self, text: str, file: str, base_dir: Path) -> Prepared:
@@ -241,7 +242,7 @@ class Operations:
         self._check_listener(manifest)
         wanted = {name: model for name, model in stored.desired.models.items() if name in manifest.models}
         self._preparer.require(wanted, manifest, step)
-        return Desired(models=wanted)
+        return replace(stored.desired, models=wanted)
 
     def _check_listener(self, manifest: manifests.Manifest) -> None:
         """A port that somebody else uses is found before anything changes."""

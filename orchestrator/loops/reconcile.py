@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import structlog
 
@@ -25,6 +26,7 @@ from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober, snapshot
 from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import wait_until_set
 
 log = structlog.get_logger("modelfleet")
@@ -40,7 +42,10 @@ SETTLE_EVERY_S = 0.1
 
 
 class ReconcileLoop:
-    """Drives one cluster towards `desired`. `plan` and `observed` are the last ones, for status."""
+    """Drives one cluster towards `desired`: what was applied, with the counts of `targets`.
+
+    `plan` and `observed` are the last ones, for status.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class ReconcileLoop:
         journal: Journal,
         threads: ThreadPoolExecutor,
         policy: Policy,
+        targets: Targets,
     ) -> None:
         self._engine = engine
         self._board = board
@@ -61,6 +67,8 @@ class ReconcileLoop:
         self._journal = journal
         self._threads = threads
         self._policy = policy
+        self._targets = targets
+        self._asked = Desired()
         self._wake = asyncio.Event()
         self._settling_until = 0.0
         self._memory = Memory(routed=board.routed)
@@ -73,7 +81,17 @@ class ReconcileLoop:
         self.frozen = False
 
     def set_desired(self, desired: Desired) -> None:
-        self.desired = desired
+        self._asked, self.desired = desired, self.foresee(desired)
+        self._targets.adopt(self.desired)
+        self.wake()
+
+    def foresee(self, desired: Desired) -> Desired:
+        """What would be desired if this was applied: the counts that the autoscaler chose stay."""
+        return self._targets.applied(desired, running=self.desired)
+
+    def retarget(self) -> None:
+        """Takes up counts that were set in `targets`."""
+        self.desired = self.foresee(self._asked)
         self.wake()
 
     def wake(self) -> None:
@@ -99,7 +117,8 @@ class ReconcileLoop:
             return ENGINE_RETRY_S
         began = time.time()
         desired = self.desired
-        plan = reconcile(desired, observed, self._memory, began, self._policy)
+        policy = replace(self._policy, max_starting=desired.limits.max_starting)
+        plan = reconcile(desired, observed, self._memory, began, policy)
         self._note_ready(observed)
         self._memory, self.observed, self.plan = plan.memory, observed, plan
         self.plan_revision = desired.revision

@@ -13,10 +13,10 @@ from orchestrator.manifest.model import (
     Manifest,
     ModelConfig,
     ResourcesConfig,
-    ScalingConfig,
     VersionConfig,
 )
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
+from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig, ScheduleConfig
 from orchestrator.manifest.schema import json_schema
 from orchestrator.manifest.secrets import SecretRef
 from orchestrator.manifest.serving import BatchingConfig, CacheConfig, SloConfig
@@ -25,8 +25,10 @@ from orchestrator.manifest.world import check_gateway, check_world
 
 __all__ = [
     "AccessLogConfig",
+    "AutoscalerConfig",
     "BatchingConfig",
     "CacheConfig",
+    "ClusterConfig",
     "CredentialConfig",
     "Diagnostic",
     "GatewayConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "ResourcesConfig",
     "RetryConfig",
     "ScalingConfig",
+    "ScheduleConfig",
     "SecretRef",
     "ShadowConfig",
     "SloConfig",

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.manifest.diagnostics import Path, did_you_mean, listed, shortened, shown
-from orchestrator.manifest.kinds import INVALID, Json, Kind, Report, Size, Text, size_text
+from orchestrator.manifest.kinds import (
+    INVALID,
+    Duration,
+    Json,
+    Kind,
+    Report,
+    Size,
+    Text,
+    duration_text,
+    size_text,
+)
 from orchestrator.manifest.nodes import Entry, Node, Scalar, Sequence, what_is
 from orchestrator.manifest.nodes import Mapping as MappingNode
 
@@ -23,7 +33,7 @@ _METADATA = "setting"
 # fmt: off
 NOT_YET = frozenset({
     "observability", "pricing", "swarm", "rollout", "canary", "autoscaling",
-    "standby", "idle_after", "schedule", "accelerators", "gpus",
+    "accelerators", "gpus",
 })
 # fmt: on
 
@@ -51,6 +61,8 @@ class Setting:
             return f"[{', '.join(self.default)}]" if self.default else ""
         if isinstance(self.kind, Size):
             return size_text(self.default)
+        if isinstance(self.kind, Duration):
+            return duration_text(self.default)
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
@@ -255,6 +267,30 @@ class GroupOrFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupOrText:
+    """A group; one text stands for a group that has only `key`, with this value."""
+
+    kind: Group
+    key: str
+
+    @property
+    def rule(self) -> str:
+        return f"{self.kind.own[self.key].kind.rule}, or {self.kind.rule}"
+
+    def read(self, node: Node, path: Path, report: Report) -> Any:
+        if isinstance(node, MappingNode):
+            return self.kind.read(node, path, report)
+        text = self.kind.own[self.key].kind.read(node, path, report)
+        return INVALID if text is INVALID else {self.key: text}
+
+    def build(self, value: Any) -> Any:
+        return self.kind.build(value)
+
+    def schema(self) -> Json:
+        return {"anyOf": [self.kind.own[self.key].kind.schema(), self.kind.schema()]}
+
+
+@dataclass(frozen=True, slots=True)
 class OrNull:
     """`kind`, or null for what absence means."""
 
@@ -295,4 +331,4 @@ def _documented(each: Setting) -> Json:
 def _default_of_schema(each: Setting) -> Any:
     if isinstance(each.default, tuple):
         return list(each.default)
-    return size_text(each.default) if isinstance(each.kind, Size) else each.default
+    return each.default_text if isinstance(each.kind, (Size, Duration)) else each.default

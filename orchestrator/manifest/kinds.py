@@ -64,7 +64,7 @@ class Kind(Protocol):
     def schema(self) -> Json: ...
 
 
-class _ScalarKind:
+class ScalarKind:
     """What the kinds of a single value share. `_parse` gives the value, or raises `ValueError` with what is wrong."""
 
     rule: str
@@ -86,7 +86,7 @@ class _ScalarKind:
 
 
 @dataclass(frozen=True)
-class Integer(_ScalarKind):
+class Integer(ScalarKind):
     """A whole number. `note` ends the sentence about one that is out of range."""
 
     least: int
@@ -108,7 +108,7 @@ class Integer(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class AutoOr(_ScalarKind):
+class AutoOr(ScalarKind):
     """A whole number, or the word `auto`."""
 
     number: Integer
@@ -125,7 +125,7 @@ class AutoOr(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Number(_ScalarKind):
+class Number(ScalarKind):
     least: float
     most: float
 
@@ -144,7 +144,7 @@ class Number(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Duration(_ScalarKind):
+class Duration(ScalarKind):
     """A length of time with its unit, in seconds. `least` and `most` are written so too."""
 
     least: str
@@ -170,7 +170,7 @@ class Duration(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Size(_ScalarKind):
+class Size(ScalarKind):
     """A number of bytes, with or without a unit."""
 
     least: int
@@ -196,7 +196,7 @@ class Size(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Flag(_ScalarKind):
+class Flag(ScalarKind):
     rule = "true or false"
 
     def _parse(self, scalar: Scalar) -> bool:
@@ -209,7 +209,7 @@ class Flag(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Choice(_ScalarKind):
+class Choice(ScalarKind):
     """One word of a few. `later` are words that a later release takes."""
 
     options: tuple[str, ...]
@@ -235,7 +235,7 @@ class Choice(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class IntegerOr(_ScalarKind):
+class IntegerOr(ScalarKind):
     """A whole number, or one word that stands for `value`."""
 
     word: str
@@ -254,7 +254,7 @@ class IntegerOr(_ScalarKind):
 
 
 @dataclass(frozen=True)
-class Text(_ScalarKind):
+class Text(ScalarKind):
     """A text that matches `pattern` whole. Numbers and booleans are taken as the text they were written as.
 
     `is_shown` is false where a secret may stand by mistake: messages then do not repeat what was written.
@@ -285,6 +285,15 @@ def size_text(value: int) -> str:
         if value and value % _UNITS[unit] == 0:
             return f"{value // _UNITS[unit]}{unit}"
     return str(value)
+
+
+def duration_text(value_s: float) -> str:
+    """`10m`: the shortest exact form with one unit."""
+    for unit in ("h", "m", "s", "ms"):
+        count = round(value_s / _SECONDS[unit], 6)
+        if count >= 1 and count == int(count):
+            return f"{int(count)}{unit}"
+    return f"{value_s:g}s"
 
 
 def _check_unquoted(scalar: Scalar, form: re.Pattern[str]) -> None:

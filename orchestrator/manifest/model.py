@@ -17,10 +17,11 @@ from orchestrator.backends import BACKENDS, Backend
 from orchestrator.core.sources import is_remote, path_of_file_url
 from orchestrator.manifest.diagnostics import Diagnostic, Path, dotted
 from orchestrator.manifest.gateway import GatewayConfig
-from orchestrator.manifest.groups import Group, ListOf, MapOf, OrNull, setting
+from orchestrator.manifest.groups import Group, GroupOrText, ListOf, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, MI, Choice, Flag, Integer, Number, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
+from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig
 from orchestrator.manifest.secrets import ENV_NAME, SecretKind, SecretRef
 from orchestrator.manifest.serving import PREDICT_TIMEOUT_S, BatchingConfig, CacheConfig, SloConfig
 from orchestrator.manifest.sources import SourcesConfig, SourceText
@@ -39,15 +40,6 @@ class ResourcesConfig:
     cpus: float = setting(Number(0.05, 512), "CPU cores of one replica.", default=1.0)
     memory_bytes: int = setting(Size(16 * MI, 4096 * GI), "Memory of one replica.", default=512 * MI, key="memory")
     pids: int = setting(Integer(16, 100_000), "Most processes and threads in one replica.", default=256)
-
-
-@dataclass(frozen=True, slots=True)
-class ScalingConfig:
-    """How many replicas run."""
-
-    min: int = setting(
-        Integer(1, 1000, "sleeping at zero has no effect in this release"), "Number of replicas, fixed.", default=1
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +130,9 @@ class VersionConfig:
         "Answers that are kept for equal requests, of which several at one time are computed once; null keeps none.",
         default=None,
     )
-    slo: SloConfig = setting(
-        Group(SloConfig, not_yet=frozenset({"percentile"})), "What the version is to reach.", factory=SloConfig
-    )
+    slo: SloConfig = setting(Group(SloConfig), "What the version is to reach.", factory=SloConfig)
     scaling: ScalingConfig = setting(
-        Group(ScalingConfig, not_yet=frozenset({"max", "target"})), "How many replicas run.", factory=ScalingConfig
+        Group(ScalingConfig, not_yet=frozenset({"target"})), "How many replicas run.", factory=ScalingConfig
     )
 
 
@@ -196,10 +186,11 @@ class Manifest:
     models: dict[str, ModelConfig] = setting(
         MapOf(NAME, Group(ModelConfig, inherits=VersionConfig), "iris: {versions: …}"), "The models, by name."
     )
-    cluster: str = setting(
-        Text("lower-case letters, digits and - between them, at most 40", r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", 40),
-        "The name that marks all that this manifest runs; two clusters on one engine never touch each other.",
-        default="default",
+    cluster_settings: ClusterConfig = setting(
+        GroupOrText(Group(ClusterConfig), "name"),
+        "The cluster's name alone, or with the limits of all its replicas together.",
+        factory=ClusterConfig,
+        key="cluster",
     )
     engine: Literal["docker", "process"] = setting(
         Choice(("docker", "process"), later=("swarm",)),
@@ -209,9 +200,16 @@ class Manifest:
     gateway: GatewayConfig = setting(Group(GatewayConfig), "Where clients reach the models.", factory=GatewayConfig)
     images: ImagesConfig = setting(Group(ImagesConfig), "How images are built.", factory=ImagesConfig)
     sources: SourcesConfig = setting(Group(SourcesConfig), "How sources are fetched.", factory=SourcesConfig)
+    autoscaler: AutoscalerConfig = setting(
+        Group(AutoscalerConfig), "Where the autoscaler reads its signals.", factory=AutoscalerConfig
+    )
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)
     root: Node = field(default_factory=lambda: Mapping(START, START, flow=False), compare=False, repr=False)
+
+    @property
+    def cluster(self) -> str:
+        return self.cluster_settings.name
 
     def diagnostic(self, path: Path, message: str) -> Diagnostic:
         """An error that was found after loading, at `path` (keys as in YAML), or where its value was inherited from."""
@@ -220,8 +218,11 @@ class Manifest:
         return Diagnostic(self.file, mark.line, mark.column, dotted(at), message)
 
     def says(self, key: str) -> bool:
-        """Whether the text itself has this top-level key, rather than leaving its default."""
-        return _exists(self.root, (key,))
+        """Whether the text itself has this top-level key (of `cluster` the name), rather than leaving its default."""
+        at = self.root.entries.get(key) if isinstance(self.root, Mapping) else None
+        if key == "cluster" and at is not None and isinstance(at.value, Mapping):
+            return "name" in at.value.entries
+        return at is not None
 
     def path(self, file: str) -> FilePath:
         """Where a file is that the text names."""

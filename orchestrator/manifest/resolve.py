@@ -15,6 +15,7 @@ from orchestrator.manifest.gateway import NO_GRPC, GatewayConfig, LimitsConfig
 from orchestrator.manifest.groups import settings_of
 from orchestrator.manifest.kinds import INVALID, Report, size_text
 from orchestrator.manifest.model import ModelConfig, VersionConfig, written
+from orchestrator.manifest.scaling import ScalingConfig
 
 Layer = dict[str, Any]
 
@@ -30,6 +31,7 @@ def resolve(manifest: Layer, report: Report) -> Layer:
     defaults = _checked_layer(manifest.get("defaults", {}), ("defaults",), report)
     models = _mapping(manifest.get("models"))
     _check_gateway(_mapping(manifest.get("gateway", {})), report)
+    _check_autoscaler(_mapping(manifest.get("autoscaler", {})), report)
     resolved = {name: _resolve_model(model, defaults, ("models", name), report) for name, model in models.items()}
     _check_sticky(manifest, resolved, report)
     if manifest.get("engine") == "process":
@@ -93,10 +95,27 @@ def _check_version(version: Layer, path: Path, report: Report) -> None:
         if name in version and "source" not in version:
             at = written(report.root, (*path, name))
             report.add(at, "has an effect with `source:` alone; name one, or remove it", key=True)
+    _check_scaling(_mapping(version.get("scaling", {})), (*path, "scaling"), report)
     both = _mapping(version.get("env", {})).keys() & _mapping(version.get("secrets", {})).keys()
     for name in sorted(both):
         at = written(report.root, (*path, "secrets", name))
         report.add(at, f"{shown(name)} is in env and in secrets; a variable has one value; remove one", key=True)
+
+
+def _check_scaling(scaling: Layer, path: Path, report: Report) -> None:
+    most = scaling.get("max")
+    if not isinstance(most, int):
+        return
+    least = scaling.get("min", settings_of(ScalingConfig)["min"].default)
+    if least is not INVALID and most < least:
+        at = written(report.root, (*path, "max"))
+        report.add(at, f"{most} is below min ({least}); raise it, or lower min")
+    schedule = scaling.get("schedule", [])
+    for number, each in enumerate([] if schedule is INVALID else schedule):
+        minimum = _mapping(each).get("min")
+        if isinstance(minimum, int) and minimum > most:
+            at = (*written(report.root, (*path, "schedule")), number, "min")
+            report.add(at, f"{minimum} is above max ({most}); lower it, or raise max")
 
 
 def _check_traffic(traffic: Layer, versions: Layer, path: Path, report: Report) -> None:
@@ -173,6 +192,12 @@ def _check_part(limits: Layer, part: str, whole: str, of: str, report: Report) -
         at = ("gateway", "limits", part if part in limits else whole)
         message = f"{part} ({size_text(value)}) is above {whole} ({size_text(most)}), but a part of {of}"
         report.add(at, f"{message}; lower it, or raise {whole}")
+
+
+def _check_autoscaler(autoscaler: Layer, report: Report) -> None:
+    if autoscaler.get("source") == "prometheus" and autoscaler.get("prometheus") is None:
+        rule = "needs the server's URL; write `prometheus: http://127.0.0.1:9090`, or `source: direct`"
+        report.add(("autoscaler", "source"), f"'prometheus' {rule}")
 
 
 def _check_process_engine(manifest: Layer, models: Layer, report: Report) -> None:

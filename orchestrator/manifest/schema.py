@@ -7,12 +7,17 @@ only `modelfleet validate` knows.
 from __future__ import annotations
 
 from orchestrator.manifest.gateway import GatewayConfig
-from orchestrator.manifest.groups import Group, GroupOrFlag, OrNull, Setting
+from orchestrator.manifest.groups import Group, GroupOrFlag, GroupOrText, OrNull, Setting
 from orchestrator.manifest.kinds import Json
 from orchestrator.manifest.model import MANIFEST, ImagesConfig, Manifest, ModelConfig, VersionConfig
 from orchestrator.manifest.sources import SourcesConfig
 
-_ALSO: dict[type, str] = {Group: "a mapping", OrNull: "a mapping, or null", GroupOrFlag: "true, false or a mapping"}
+_ALSO: dict[type, str] = {
+    Group: "a mapping",
+    OrNull: "a mapping, or null",
+    GroupOrFlag: "true, false or a mapping",
+    GroupOrText: "a name, or a mapping",
+}
 
 
 def json_schema() -> Json:

@@ -42,8 +42,12 @@ class SloConfig:
 
     latency_ms: float | None = setting(
         OrNull(Number(0.1, 60_000)),
-        "Latency in milliseconds that batches are sized for (`batching.max_size: auto`).",
+        "Latency in milliseconds that replicas are counted for (docs/AUTOSCALING.md) and batches are sized for "
+        "(`batching.max_size: auto`).",
         default=None,
+    )
+    percentile: float = setting(
+        Number(50, 99.99), "Percent of the requests that are to be answered within it.", default=95.0
     )
 
 

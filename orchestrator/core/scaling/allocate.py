@@ -15,20 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.core.entities import Resources, VersionKey
+from orchestrator.core.entities import ClusterLimits, Resources, VersionKey
 from orchestrator.core.scaling.decide import act
 from orchestrator.core.scaling.decision import ScaleDecision
 
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterLimits:
-    """None: no limit. `max_starting` replicas of all versions may be starting at one time."""
-
-    max_cpus: float | None = None
-    max_memory_bytes: int | None = None
-    max_starting: int = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.manifest import (
     AccessLogConfig,
     BatchingConfig,
+    ClusterConfig,
     Manifest,
     ManifestError,
     ModelConfig,
@@ -70,7 +71,8 @@ class TestLoad:
     def test_fills_in_safe_defaults(self) -> None:
         manifest = read("models: {}")
 
-        assert manifest == Manifest(models={}, cluster="default", engine="docker")
+        assert manifest == Manifest(models={}, engine="docker")
+        assert manifest.cluster == "default"
         assert (manifest.gateway.host, manifest.gateway.port, manifest.gateway.metrics_port) == (
             "127.0.0.1",
             8080,
@@ -127,6 +129,14 @@ class TestLoad:
 
         assert manifest.says("cluster")
         assert not manifest.says("engine")
+
+    def test_takes_the_name_of_a_cluster_alone_or_with_its_limits(self) -> None:
+        named = read("cluster: {name: demo, max_cpus: 2.5, max_memory: 2Gi}\nmodels: {}")
+        unnamed = read("cluster: {max_starting: 2}\nmodels: {}")
+
+        assert (named.cluster, named.says("cluster")) == ("demo", True)
+        assert named.cluster_settings == ClusterConfig("demo", 2.5, 2 * 2**30)
+        assert (unnamed.cluster, unnamed.says("cluster")) == ("default", False)
 
     def test_loads_a_thousand_models_in_seconds(self) -> None:
         """A thousand models is what the design promises; the bound is generous, for a quadratic step would miss it far."""

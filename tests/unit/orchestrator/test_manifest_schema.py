@@ -87,7 +87,10 @@ class TestJsonSchema:
             "cluster: demo",
             "{engine: swarm, models: {}}",
             "{gateway: {port: 0}, models: {}}",
-            "{defaults: {scaling: {min: 0}}, models: {}}",
+            "{defaults: {scaling: {min: -1}}, models: {}}",
+            "{defaults: {scaling: {schedule: [{min: 1}]}}, models: {}}",
+            "{cluster: {max_cpus: 0}, models: {}}",
+            "{autoscaler: {source: nowhere}, models: {}}",
             "{defaults: {env: {MODELFLEET_PORT: x}}, models: {}}",
             '{defaults: {retry: {"on": [connect, connect]}}, models: {}}',
             '{defaults: {retry: {"on": [timeout]}}, models: {}}',
@@ -116,6 +119,21 @@ class TestJsonSchema:
             shadow: {version: 1, percent: 10, tolerance: 0.001}
             rate_limit: {requests_per_s: 0.5, burst: 3}
             versions: {"1": {}, "2": {balance: least, eject: false}}
+        """
+        load(text, file="models.yaml", base_dir=Path("/"))
+
+        assert conforms(yaml.safe_load(text), json_schema())
+
+    def test_accepts_every_way_to_write_a_scaling_field(self) -> None:
+        text = """
+        cluster: {name: demo, max_cpus: 8, max_memory: 16Gi, max_starting: 2}
+        autoscaler: {source: prometheus, prometheus: "http://127.0.0.1:9090"}
+        defaults: {source: m, backend: onnx, slo: {latency_ms: 50, percentile: 99.5}}
+        models:
+          iris:
+            scaling: {min: 0, max: 4, standby: 1, idle_after: 10m, gone_after: null, worth: 3, priority: -1,
+                      schedule: [{cron: "0 8 * * mon-fri", min: 2, zone: Europe/Berlin}]}
+            versions: {"1": {}, "2": {scaling: {max: null, gone_after: 1h}}}
         """
         load(text, file="models.yaml", base_dir=Path("/"))
 

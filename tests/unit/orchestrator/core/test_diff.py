@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.core.diff import Change, digest, preview, render
 from orchestrator.core.entities import (
+    ClusterLimits,
     Desired,
     DesiredVersion,
     ModelSettings,
@@ -16,7 +17,9 @@ from orchestrator.core.entities import (
     ReplicaSpec,
     Resources,
     RouteSettings,
+    Scaling,
     Shadow,
+    SignalSource,
 )
 from orchestrator.core.sources import unfetched
 from tests.unit.orchestrator.core.builders import desired, observed, replica, version
@@ -240,3 +243,29 @@ class TestDigest:
         both, one = observed(replica("r1", "iris@1"), replica("r2", "iris@1")), observed(replica("r1", "iris@1"))
 
         assert digest(preview(before, Desired(), both)) == digest(preview(before, Desired(), one))
+
+
+class TestScaling:
+    def test_says_what_may_be_chosen_now_and_that_nothing_restarts(self) -> None:
+        before = desired(version("iris@1", 2, scaling=Scaling(minimum=2, maximum=2)))
+        after = desired(version("iris@1", 2, scaling=Scaling(minimum=1, maximum=5, is_capped=True)))
+
+        assert [str(change) for change in preview(before, after, Observed())] == [
+            "~ iris@1  change settings, no restart  (scaling minimum 2 -> 1; scaling maximum 2 -> 5)"
+        ]
+
+    def test_a_fixed_count_is_said_once(self) -> None:
+        """A revision of an earlier release says of a fixed count only how many run."""
+        before = desired(version("iris@1", 2))
+        after = desired(version("iris@1", 3, scaling=Scaling(minimum=3, maximum=3)))
+
+        assert [change.sentence for change in preview(before, after, Observed())] == ["start 1 replica"]
+
+    def test_says_the_limits_of_the_cluster_and_the_source_of_signals(self) -> None:
+        one = desired(version("iris@1"))
+        other = replace(one, limits=ClusterLimits(max_cpus=8), signals=SignalSource("direct"))
+
+        assert [str(change) for change in preview(one, other, Observed())] == [
+            "~ cluster  change settings, no restart  (max_cpus none -> 8)",
+            "~ autoscaler  change settings, no restart  (kind auto -> direct)",
+        ]

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.gateway import GatewayProcess, make_table
 from orchestrator.config import Config
-from orchestrator.core.entities import DesiredModel, RateLimit, Shadow, VersionKey
+from orchestrator.core.entities import (
+    ClusterLimits,
+    DesiredModel,
+    DesiredVersion,
+    RateLimit,
+    Scaling,
+    ScheduledMinimum,
+    Shadow,
+    SignalSource,
+    VersionKey,
+)
 from orchestrator.core.plan import RoutedModel, RoutedVersion
 from orchestrator.loops.desired import Resolved, build
 from orchestrator.loops.prepare import listener_of
@@ -58,6 +68,61 @@ def test_the_settings_of_a_model_and_its_versions_are_carried() -> None:
     assert model.settings.sticky == "header:x-user"
     assert model.settings.shadow == Shadow("2", percent=5)
     assert model.settings.rate_limit == RateLimit(2.5, 3)
+
+
+def scaling_of(section: str) -> DesiredVersion:
+    return iris(f"{section}, {VERSIONS}").versions["1"]
+
+
+@pytest.mark.parametrize(
+    ("section", "replicas", "scaling"),
+    [
+        ("scaling: {min: 3}", 3, Scaling(minimum=3, maximum=3)),
+        ("scaling: {min: 0}", 1, Scaling(minimum=0)),
+        ("scaling: {max: 4, standby: 2, worth: 3}", 1, Scaling(maximum=4, is_capped=True, standby=2, worth_s=3)),
+        ("slo: {latency_ms: 50, percentile: 99}", 1, Scaling(latency_s=0.05, percentile=99)),
+        (
+            'scaling: {schedule: [{cron: "0 8 * * *", min: 6}]}',
+            1,
+            Scaling(maximum=6, schedule=(ScheduledMinimum("0 8 * * *", 6),)),
+        ),
+    ],
+)
+def test_says_between_what_the_count_may_be_chosen(section: str, replicas: int, scaling: Scaling) -> None:
+    version = scaling_of(section)
+
+    assert (version.replicas, version.scaling) == (replicas, scaling)
+
+
+@pytest.mark.parametrize(
+    ("section", "is_fixed"),
+    [
+        ("scaling: {min: 3}", True),
+        ("scaling: {min: 3, max: 3}", True),
+        ("scaling: {min: 0}", False),
+        ("scaling: {max: 2}", False),
+        ("scaling: {standby: 1}", False),
+        ('scaling: {schedule: [{cron: "0 8 * * *", min: 1}]}', False),
+    ],
+)
+def test_a_version_without_anything_to_choose_is_fixed(section: str, is_fixed: bool) -> None:
+    assert scaling_of(section).scaling.is_fixed is is_fixed
+
+
+def test_a_change_of_scaling_restarts_no_replica() -> None:
+    scaling = "scaling: {min: 0, max: 9, standby: 2, idle_after: 1m, worth: 3, priority: 2}, slo: {percentile: 99}"
+
+    assert scaling_of(scaling).digest == scaling_of("scaling: {min: 1}").digest
+
+
+def test_carries_the_limits_of_the_cluster_and_the_source_of_signals() -> None:
+    text = "cluster: {max_cpus: 2, max_memory: 1Gi, max_starting: 3}\n"
+    text += "autoscaler: {source: prometheus, prometheus: 'http://p:9090'}\nmodels: {}"
+
+    made = build(load(text, file="models.yaml", base_dir=Path("/")), Resolved())
+
+    assert made.limits == ClusterLimits(2, 2**30, 3)
+    assert made.signals == SignalSource("prometheus", "http://p:9090")
 
 
 def server_settings(fields: str = "") -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.entities import Resources, VersionKey
-from orchestrator.core.scaling.allocate import Claim, ClusterLimits, allocate
+from orchestrator.core.entities import ClusterLimits, Resources, VersionKey
+from orchestrator.core.scaling.allocate import Claim, allocate
 from orchestrator.core.scaling.decide import act
 from orchestrator.core.scaling.decision import Inputs
 from orchestrator.core.scaling.facts import Counts
