@@ -32,7 +32,10 @@ LANES_PER_STEP: Final = 256
 
 
 class LaneAccount(msgspec.Struct, array_like=True):
-    """One version in one process. `counters` are those of `VersionStats` by name, `copies` of its shadow copies."""
+    """One version in one process. `counters` are those of `VersionStats` by name, `copies` of its shadow copies.
+
+    `oldest_wait_s`: how long the one has waited that waits longest.
+    """
 
     model: str
     version: str
@@ -40,6 +43,7 @@ class LaneAccount(msgspec.Struct, array_like=True):
     queued: int
     counters: dict[str, Any]
     copies: dict[str, Any] | None = None
+    oldest_wait_s: float = 0.0
 
 
 class KeyAccount(msgspec.Struct, array_like=True):
@@ -87,6 +91,7 @@ class LaneTotal:
         self.version = version
         self.in_flight = 0
         self.queued = 0
+        self.oldest_wait_s = 0.0
         self.replicas: Sequence[Replica] = ()  # by the table of the process that adds up
         self.stats = VersionStats()
         self.copies: CopiesTotal | None = None
@@ -99,6 +104,7 @@ class LaneTotal:
         if is_live:
             self.in_flight += lane.in_flight
             self.queued += lane.queued
+            self.oldest_wait_s = max(self.oldest_wait_s, lane.oldest_wait_s)
 
     def account(self) -> LaneAccount:
         """Its counters, as one who goes on from them needs them."""
@@ -159,7 +165,7 @@ class Total:
         return min(self.tags, key=_revision) if len(epochs) == 1 else ""
 
 
-def lane_accounts(lanes: Iterable[Lane]) -> Generator[None, None, list[msgspec.Raw]]:
+def lane_accounts(lanes: Iterable[Lane], now: float) -> Generator[None, None, list[msgspec.Raw]]:
     """The accounts of the lanes that have anything to say. Run it to its end."""
     written = []
     for done, lane in enumerate(lanes, 1):
@@ -167,7 +173,9 @@ def lane_accounts(lanes: Iterable[Lane]) -> Generator[None, None, list[msgspec.R
             yield
         if lane.stats.codes or lane.in_flight or lane.queued or lane.stats.shed or lane.copies is not None:
             counters, copies = _counters(lane.stats), _copies(lane.copies)
-            account = LaneAccount(lane.model, lane.version, lane.in_flight, lane.queued, counters, copies)
+            account = LaneAccount(
+                lane.model, lane.version, lane.in_flight, lane.queued, counters, copies, lane.oldest_wait_s(now)
+            )
             written.append(msgspec.Raw(_encoder.encode(account)))
             yield
     return written

@@ -154,7 +154,7 @@ class Answers:
             mine = KeyAccount(caller.answers, caller.under_way)
             keys.setdefault(caller.id, KeyAccount([0] * len(caller.answers))).add(mine, is_live=True)
         of_now = list(fleet.lanes.values())
-        lanes, queued = await in_stretches(lane_accounts(of_now)), await in_stretches(_queued(of_now))
+        lanes, queued = await in_stretches(lane_accounts(of_now, time.monotonic())), await in_stretches(_queued(of_now))
         return Account(
             tag=fleet.tag,
             connections=len(gateway.connections),

@@ -50,6 +50,8 @@ class Counted(Protocol):
     @property
     def queued(self) -> int: ...
     @property
+    def oldest_wait_s(self) -> float: ...
+    @property
     def copies(self) -> CountedCopies | None: ...
 
 
@@ -93,8 +95,12 @@ def render_in_steps(
 ) -> Generator[None, None, bytes]:
     """`render` for a process that has requests to carry meanwhile: 10,000 versions are a million lines."""
     lanes = list(lanes)
-    shown = [lane for lane in lanes if lane.replicas or lane.stats.codes or lane.queued]
+    shown = [lane for lane in lanes if lane.replicas or lane.stats.arrived or lane.stats.codes or lane.in_flight]
     lines: list[str] = []
+    yield from _number(
+        lines, shown, "modelfleet_arrivals_total", "counter", "Requests at admission, those refused there too.",
+        lambda lane: lane.stats.arrived,
+    )  # fmt: skip
     yield from _requests(lines, shown, unrouted)
     yield from _histogram(
         lines, shown, "modelfleet_request_seconds", "Arrival to last byte.", lambda lane: lane.stats.request_s
@@ -107,6 +113,10 @@ def render_in_steps(
     )
     yield from _gauge(lines, shown, "modelfleet_inflight", "Requests inside replicas.", lambda lane: lane.in_flight)
     yield from _gauge(lines, shown, "modelfleet_queued", "Requests that wait for a replica.", lambda lane: lane.queued)
+    yield from _number(
+        lines, shown, "modelfleet_queue_oldest_seconds", "gauge", "How long the first in the queue has waited.",
+        lambda lane: lane.oldest_wait_s,
+    )  # fmt: skip
     yield from _by_reason(lines, shown, "modelfleet_shed_total", "Requests refused.", lambda lane: lane.stats.shed)
     for model, n in sorted(limited.items()):
         lines.append(f'modelfleet_shed_total{{model="{_escaped(model)}",version="",reason="rate_limited"}} {n}')
@@ -120,7 +130,7 @@ def render_in_steps(
     yield from _shadows(lines, {lane: lane.copies for lane in lanes if lane.copies is not None})
     for name, (text, value) in gauges.items():
         _header(lines, name, "gauge", text)
-        lines.append(f"{name} {value:g}")
+        lines.append(f"{name} {value:.15g}")  # a time since the epoch has ten digits before its point
     lines.append("")
     return "\n".join(lines).encode()
 
@@ -166,9 +176,15 @@ def _histogram(
 
 
 def _gauge(lines: list[str], lanes: list[Counted], name: str, text: str, of: Callable[[Counted], int]) -> Steps:
-    _header(lines, name, "gauge", text)
+    return _number(lines, lanes, name, "gauge", text, of)
+
+
+def _number(
+    lines: list[str], lanes: list[Counted], name: str, kind: str, text: str, of: Callable[[Counted], float]
+) -> Steps:
+    _header(lines, name, kind, text)
     for lane in lanes:
-        lines.append(f"{name}{{{_labels(lane)}}} {of(lane)}")
+        lines.append(f"{name}{{{_labels(lane)}}} {of(lane):.15g}")
         yield
 
 

@@ -97,6 +97,10 @@ class Lane:
     def queued(self) -> int:
         return self._room.size + len(self._retries)
 
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the one has waited that waits longest for its first slot; 0 when nobody does."""
+        return max(0.0, now - self._room.oldest) if self._room.size else 0.0
+
     @property
     def is_coming(self) -> bool:
         """There is no replica yet, but the table promises one."""

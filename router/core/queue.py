@@ -53,6 +53,12 @@ class WaitingRoom(Generic[W]):
                 return next(iter(line.values())), lines is self._batch
         return inf, False
 
+    @property
+    def oldest(self) -> float:
+        """Since when the one waits that waits longest; inf when nobody does."""
+        lines = (line for lines in (self._live, self._batch) for line in lines.values())
+        return min((next(iter(line.values())) for line in lines), default=inf)
+
     def push(self, waiter: W, now: float = 0.0) -> None:
         lines = self._batch if waiter.is_batch else self._live
         line = lines.get(waiter.caller)

@@ -145,6 +145,7 @@ class Place:
     def _admit(self, now: float) -> None:
         self._queued_at = now
         lane = self._lane
+        lane.stats.arrived += 1
         affinity = None if lane.sticky is None else lane.sticky.affinity(self._request)
         replica = lane.reserve(now, affinity)
         if replica is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,3 +164,12 @@ class RoomMachine(RuleBasedStateMachine):
 
 TestRoomMachine = RoomMachine.TestCase
 TestRoomMachine.settings = settings(max_examples=60, stateful_step_count=60)
+
+
+def test_knows_since_when_the_oldest_of_all_callers_waits() -> None:
+    waiting = room()
+    for at, caller in ((3.0, "a"), (1.0, "b"), (2.0, "b")):
+        waiting.push(Party(caller), at)
+
+    assert waiting.oldest == 1.0
+    assert room().oldest == inf
