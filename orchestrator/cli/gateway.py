@@ -119,17 +119,25 @@ def send(
         answer = connection.getresponse()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     except ssl.SSLCertVerificationError as exc:
-        raise CliError(
-            f"gateway {url}: its certificate is not believed: {exc.verify_message}",
-            hint="name the file of the authority that signed it (or of the certificate itself) in SSL_CERT_FILE",
-            code="GATEWAY_UNREACHABLE",
-        ) from exc
+        raise not_believed(url, exc) from exc
     except (OSError, http.client.HTTPException) as exc:
-        raise CliError(
-            f"gateway {url}: no answer: {exc}", hint="`modelfleet doctor` finds out why", code="GATEWAY_UNREACHABLE"
-        ) from exc
+        raise no_answer(url, exc) from exc
     finally:
         connection.close()
+
+
+def not_believed(url: str, exc: ssl.SSLCertVerificationError) -> CliError:
+    return CliError(
+        f"gateway {url}: its certificate is not believed: {exc.verify_message}",
+        hint="name the file of the authority that signed it (or of the certificate itself) in SSL_CERT_FILE",
+        code="GATEWAY_UNREACHABLE",
+    )
+
+
+def no_answer(url: str, exc: Exception) -> CliError:
+    return CliError(
+        f"gateway {url}: no answer: {exc}", hint="`modelfleet doctor` finds out why", code="GATEWAY_UNREACHABLE"
+    )
 
 
 def refusal(answer: Answer) -> CliError:

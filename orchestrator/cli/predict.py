@@ -19,6 +19,26 @@ from orchestrator.core.keys import PREFIX, is_whole
 
 _NOT_FOUND = ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND")
 
+DataOption = Annotated[
+    str, typer.Option("--data", "-d", metavar="JSON", show_default=False, help="The request itself, or @FILE.")
+]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", metavar="FILE", show_default=False, help="The file that holds it; - is standard input."
+    ),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        envvar=gateway.KEY_VARIABLE,
+        metavar="KEY",
+        show_default=False,
+        help="The API key, where the gateway wants one.",
+    ),
+]
+
 
 @verb(
     "modelfleet predict iris --data '{\"instances\": [[5.1, 3.5, 1.4, 0.2]]}'",
@@ -30,29 +50,13 @@ _NOT_FOUND = ("MODEL_NOT_FOUND", "VERSION_NOT_FOUND")
 def predict(
     session: Session,
     target: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]", show_default=False, help="Which model.")],
-    data: Annotated[
-        str, typer.Option("--data", "-d", metavar="JSON", show_default=False, help="The request itself, or @FILE.")
-    ] = "",
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", metavar="FILE", show_default=False, help="The file that holds it; - is standard input."
-        ),
-    ] = None,
+    data: DataOption = "",
+    file: FileOption = None,
     label: Annotated[str, typer.Option(metavar="LABEL", show_default=False, help="The version with this label.")] = "",
     timeout_ms: Annotated[
         int | None, typer.Option(min=1, metavar="MS", show_default=False, help="How long the request may take.")
     ] = None,
-    key: Annotated[
-        str,
-        typer.Option(
-            "--key",
-            envvar=gateway.KEY_VARIABLE,
-            metavar="KEY",
-            show_default=False,
-            help="The API key, where the gateway wants one.",
-        ),
-    ] = "",
+    key: KeyOption = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the curl line and the answer's header fields.")
     ] = False,
@@ -74,7 +78,7 @@ def predict(
     if verbose:
         _show_exchange(session, request.curl(url, with_key=bool(key)), answer)
     if answer.status >= 400:
-        raise _explained(session, gateway.refusal(answer), model, version, key)
+        raise explained(session, gateway.refusal(answer), model, version, key)
     show(session, answer)
 
 
@@ -112,23 +116,29 @@ def _compact(value: Any) -> str:
 
 
 def _body(data: str, file: Path | None) -> bytes:
-    """What was given as the request. Raises `UsageError` where it was given twice, or not at all."""
+    """What was given as the request, else standard input. Raises `UsageError` where that is somebody at a terminal."""
+    body = given_body(data, file)
+    if body is None and sys.stdin.isatty():
+        raise UsageError(
+            "no request was given", hint=f"give --data JSON, --file FILE or standard input: {gateway.FORMS}"
+        )
+    return sys.stdin.buffer.read() if body is None else body
+
+
+def given_body(data: str, file: Path | None) -> bytes | None:
+    """What the two options say, None if nothing. Raises `UsageError` where both say something."""
     if data and file:
         raise UsageError("--data and --file: both were given", hint="give one of them")
     if data.startswith("@"):  # as curl reads it
         file = Path(data[1:])
     elif data:
         return data.encode()
-    if file and str(file) != "-":
-        try:
-            return file.read_bytes()
-        except OSError as exc:
-            raise UsageError(f"file {str(file)!r}: {exc.strerror}", hint="name a file that holds a request") from exc
-    if not file and sys.stdin.isatty():
-        raise UsageError(
-            "no request was given", hint=f"give --data JSON, --file FILE or standard input: {gateway.FORMS}"
-        )
-    return sys.stdin.buffer.read()
+    if file is None or str(file) == "-":
+        return None if file is None else sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise UsageError(f"file {str(file)!r}: {exc.strerror}", hint="name a file that holds a request") from exc
 
 
 def _show_exchange(session: Session, curl: str, answer: Answer) -> None:
@@ -138,7 +148,7 @@ def _show_exchange(session: Session, curl: str, answer: Answer) -> None:
         session.err.long_line(("< ", "cyan"), (f"{name}: ", "dim"), value)
 
 
-def _explained(session: Session, refusal: CliError, model: str, version: str, key: str) -> CliError:
+def explained(session: Session, refusal: CliError, model: str, version: str, key: str) -> CliError:
     """With the nearest name, where the name was wrong and the control plane is there to ask."""
     if refusal.code in _NOT_FOUND:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,7 +51,7 @@ def _say_keys_are_wanted(session: Session) -> None:
 
 def _show_one(session: Session, url: str, model: str, example: Path) -> None:
     from_file = example.is_file()
-    body = example.read_bytes() if from_file else _zeros(url, model)
+    body = example.read_bytes() if from_file else zeros(url, model)
     request = gateway.prediction(body, model)
     answer = gateway.send(url, "POST", request.path, request.body)
     if answer.status >= 400:
@@ -70,9 +71,10 @@ def _answer(answer: Answer) -> str:
     return text if len(text) <= _WIDEST_ANSWER else f"{text[:_WIDEST_ANSWER]}… ({len(answer.body):,} bytes)"
 
 
-def _zeros(url: str, model: str) -> bytes:
+def zeros(url: str, model: str, version: str = "", fields: Mapping[str, str] | None = None) -> bytes:
     """A v2 request of zeros. Raises `CliError` for a model that does not say what it takes."""
-    answer = gateway.send(url, "GET", f"/v2/models/{quote(model, safe='')}")
+    pin = f"/versions/{quote(version, safe='')}" if version else ""
+    answer = gateway.send(url, "GET", f"/v2/models/{quote(model, safe='')}{pin}", fields=fields)
     if answer.status >= 400:
         raise gateway.refusal(answer)
     try:

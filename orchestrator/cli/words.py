@@ -16,8 +16,8 @@ STYLES = {
     "warning": "yellow", "draining": "cyan", "stopping": "cyan", "superseded": "dim", "empty": "dim",
     "failed": "bold red", "degraded": "bold red", "error": "bold red",
 }  # fmt: skip
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def state(name: str) -> Span:
@@ -34,6 +34,13 @@ def age(seconds: float) -> str:
 
 def took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def length(seconds: float) -> str:
+    """A length that was asked for, in its largest whole unit: `250 ms`, `60 s`, `10 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:g} ms"
+    return f"{seconds / 60:g} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:.6g} s"
 
 
 def phase(name: str, seconds: float | None) -> str:
@@ -72,11 +79,11 @@ def count(number: int, noun: str) -> str:
 
 
 def duration_s(text: str) -> float:
-    """`90s`, `10m`, `2h`, `1d` in seconds. Raises `UsageError`."""
+    """`250ms`, `90s`, `10m`, `2h`, `1d` in seconds. Raises `UsageError`."""
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise UsageError(
-            f"duration {text!r}: not a number with a unit; the units are s, m, h and d", hint="for example 10m"
+            f"duration {text!r}: not a number with a unit; the units are ms, s, m, h and d", hint="for example 10m"
         )
     return float(match[1]) * _UNITS_S[match[2]]
 

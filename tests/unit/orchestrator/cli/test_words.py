@@ -39,7 +39,7 @@ def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "10", "m", "-1m", "1w", "1m30s"])
 def test_a_duration_without_a_known_unit_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="the units are s, m, h and d"):
+    with pytest.raises(UsageError, match="the units are ms, s, m, h and d"):
         words.duration_s(text)
 
 
