@@ -187,7 +187,9 @@ class Answers:
         )
 
     async def _metrics(self, total: Total) -> bytes:
+        table = self._gateway.held.table
         gauges = {
+            f'modelfleet_gateway_info{{cluster="{table.cluster if table else ""}"}}': ("Whose gateway this is.", 1.0),
             "modelfleet_gateway_connections": ("Client connections open now.", float(total.connections)),
             "modelfleet_gateway_models": ("Models in the routing table.", float(len(self._gateway.fleet.models))),
             "modelfleet_gateway_processes": ("Processes that serve.", float(len(total.tags))),

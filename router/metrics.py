@@ -73,7 +73,8 @@ def render(
     limited: Mapping[str, int] = MappingProxyType({}),
     callers: Iterable[CountedKey] = (),
 ) -> bytes:
-    """`unrouted` counts answers that belong to no version; `gauges` are the gateway's own: name -> (help, value).
+    """`unrouted` counts answers that belong to no version; `gauges` are the gateway's own: name, with its labels, ->
+    (help, value).
 
     `limited` counts the requests of a model that a rate limit refused before a version was chosen for them.
     """
@@ -129,7 +130,7 @@ def render_in_steps(
     _keys(lines, callers)
     yield from _shadows(lines, {lane: lane.copies for lane in lanes if lane.copies is not None})
     for name, (text, value) in gauges.items():
-        _header(lines, name, "gauge", text)
+        _header(lines, name.partition("{")[0], "gauge", text)
         lines.append(f"{name} {value:.15g}")  # a time since the epoch has ten digits before its point
     lines.append("")
     return "\n".join(lines).encode()
