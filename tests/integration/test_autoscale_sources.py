@@ -111,7 +111,7 @@ def test_says_that_prometheus_scrapes_the_gateway_no_more(cluster: Cluster, tmp_
             gateway.status = 500
             until("its series end", lambda: not server.ask("modelfleet_gateway_info"))
 
-            with pytest.raises(SignalsUnavailable, match="scrapes .* no more"):
+            with pytest.raises(SignalsUnavailable, match=r"scrapes .* no more"):
                 read(cluster, server)
         finally:
             server.kill()
