@@ -43,9 +43,10 @@ class VersionRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replica may already have executed. A failed request is sent to another replica at most `retry_max` times, for the
     causes in `retry_on` (connect, reset, 503), within `retry_budget` retries for each request of the version (a
     share; 0: never). `eject`: a replica that fails again and again is left alone for a while. `state` says why there
-    are no endpoints when there are none; requests wait for a replica when its first word is starting, waking, pending,
-    loading or warming, and are refused otherwise. `balance` (one of `BALANCES`) chooses between free replicas;
-    `websocket` passes upgrades to WebSocket on `/models/{model}/…` through to a replica.
+    are no endpoints when there are none; requests wait for a replica when its first word is asleep, starting, waking,
+    pending, loading or warming, and are refused otherwise. Of one that is asleep the gateway tells the control plane as
+    soon as a request waits for it. `balance` (one of `BALANCES`) chooses between free replicas; `websocket` passes
+    upgrades to WebSocket on `/models/{model}/…` through to a replica.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -169,6 +170,21 @@ class GatewayReport(msgspec.Struct, frozen=True):
     generation: int = 1
 
 
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that is asleep, and how many requests wait for it."""
+
+    model: str
+    version: str
+    queued: int
+
+
+class WakeCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a gateway tells the control plane when requests wait for versions that are asleep. It says so again while it
+    is still true, so that one that is lost, or told twice, does no harm."""
+
+    asked: tuple[Asked, ...]
+
+
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table whose models are still bytes."""
 
@@ -185,6 +201,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _envelope = msgspec.json.Decoder(_Envelope)
 _delta = msgspec.json.Decoder(TableDelta)
 _model = msgspec.json.Decoder(ModelRoute)
+_wake_call = msgspec.json.Decoder(WakeCall)
 _MODELS_PER_STEP = 32
 
 
@@ -228,6 +245,14 @@ def decode_delta(raw: bytes) -> TableDelta:
         return _delta.decode(raw)
     except UNREADABLE as exc:
         raise TableError(f"routing table delta: {exc}; it is refused whole") from exc
+
+
+def decode_wake_call(raw: bytes) -> WakeCall:
+    """Raises `TableError`."""
+    try:
+        return _wake_call.decode(raw)
+    except UNREADABLE as exc:
+        raise TableError(f"wake call: {exc}; nothing is woken by it") from exc
 
 
 def encode(table: Table | TableDelta) -> bytes:

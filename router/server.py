@@ -51,6 +51,7 @@ from router.proto.timers import Timers
 from router.samples import SampleLog
 from router.stretches import in_stretches
 from router.tls import HTTP, HTTP2, Certificates
+from router.waking import Waking
 
 # A retiring process closes idle connections so long before its end.
 LAST_S = 2.0
@@ -67,8 +68,14 @@ class Gateway:
         self.crew = crew or Crew()
         self.log = log
         self.timers = Timers(loop)
+        self._waking = Waking(self)
         self.fleet = Fleet(
-            random.Random().randrange, self._open_pool, self._close_pool, self.crew.rows.cell, self.crew.rows
+            random.Random().randrange,
+            self._open_pool,
+            self._close_pool,
+            self.crew.rows.cell,
+            self.crew.rows,
+            self._waking.wake,
         )
         self.keyring = Keyring(config.auth == "required", self.crew.rows)
         self.door = Door(self.keyring, self.fleet, time.time)
@@ -336,6 +343,7 @@ class Gateway:
         for admin in list(self.admin_connections):
             admin.close()
         self.shadows.close()
+        self._waking.close()
         for replica in list(self.fleet.replicas.values()):
             replica.pool.close()
         if self.access_log is not None:

@@ -1,8 +1,9 @@
-"""Asks a replica whether it is ready: one GET on a connection of its own. Never raises for what a replica does.
+"""Asks a replica whether it is ready, and tells it of a pause to come: each one call on a connection of its own.
+Never raises for what a replica does.
 
-The answer separates three things that must not be mixed: it is ready; it answers and says what it is doing; nothing
-answers at its port. What answers is somebody's model: only so much of its answer is read, for so long, and only words
-and numbers are taken from it.
+The answer about readiness separates three things that must not be mixed: it is ready; it answers and says what it is
+doing; nothing answers at its port. What answers is somebody's model: only so much of its answer is read, for so long,
+and only words and numbers are taken from it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from orchestrator.core.entities import Loading
 ANSWER_MAX_BYTES = 4096
 _PHASE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _MOST_PHASES = 8
+# A connection that was kept says little of one that a request would make: it may be older than a pause.
+_ALONE = {"connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ async def probe(client: httpx.AsyncClient, host: str, port: int, timeout_s: floa
     try:
         async with (
             asyncio.timeout(timeout_s),
-            client.stream("GET", f"http://{host}:{port}/v2/health/ready", timeout=timeout_s) as answer,
+            client.stream("GET", f"http://{host}:{port}/v2/health/ready", timeout=timeout_s, headers=_ALONE) as answer,
         ):
             said = _read(await _beginning(answer))
             if answer.status_code == httpx.codes.OK:
@@ -60,6 +63,32 @@ async def probe(client: httpx.AsyncClient, host: str, port: int, timeout_s: floa
             return _not_ready(said)
     except (httpx.HTTPError, TimeoutError):
         return SILENT
+
+
+async def announce_pause(client: httpx.AsyncClient, host: str, port: int, timeout_s: float) -> int:
+    """Tells a replica that it is about to be paused. Returns how many requests are inside, by its own word; one that
+    does not know the call (an image of somebody's own) has none."""
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            client.stream("POST", f"http://{host}:{port}/v2/health/pause", timeout=timeout_s, headers=_ALONE) as answer,
+        ):
+            if answer.status_code != httpx.codes.CONFLICT:
+                return 0
+            return _inside(await _beginning(answer))
+    except (httpx.HTTPError, TimeoutError):
+        return 0
+
+
+def _inside(body: bytes) -> int:
+    try:
+        return max(1, msgspec.json.decode(body, type=_Busy).inside)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return 1
+
+
+class _Busy(msgspec.Struct):
+    inside: int = 1
 
 
 async def _beginning(answer: httpx.Response) -> bytes:

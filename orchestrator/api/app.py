@@ -32,6 +32,7 @@ from orchestrator.core.errors import FleetError, NotFoundError, UserError
 from orchestrator.core.sources import redacted
 from orchestrator.loops.control import ControlPlane
 from orchestrator.manifest import ManifestError
+from router import contract
 
 log = structlog.get_logger("modelfleet")
 
@@ -362,6 +363,18 @@ async def table(control: Control, after: str = "", wait_s: Wait = 0, delta: bool
     if found is None:
         return Response(status_code=204)
     return Response(found.body, status_code=226 if found.is_delta else 200, media_type="application/json")
+
+
+@internal.post("/wake", status_code=202)
+async def wake(control: Control, request: Request) -> Response:
+    """Requests wait at the gateway for versions that are asleep. Returns when the counts are in force; the next routing
+    table says what became of it."""
+    try:
+        call = contract.decode_wake_call(await request.body())
+    except contract.TableError as exc:
+        raise UserError(str(exc)) from exc
+    control.waking.wake({VersionKey(each.model, each.version): each.queued for each in call.asked})
+    return Response(status_code=202)
 
 
 def _operation(control: ControlPlane, id_: str) -> schemas.OperationStatus:

@@ -14,7 +14,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-VersionState = Literal["ready", "starting", "updating", "failed", "stopping"]
+VersionState = Literal["ready", "asleep", "starting", "updating", "failed", "stopping"]
 ClusterState = Literal["empty", "converged", "converging", "degraded"]
 OperationKind = Literal["apply", "rollback", "delete"]
 OperationState = Literal["preparing", "converging", "succeeded", "failed", "superseded"]
@@ -43,13 +43,14 @@ class ReplicaStatus(Schema):
 
 
 class VersionStatus(Schema):
-    """One version: `ready` of `desired` replicas of the desired spec; `reason` says why it is not there yet, or which
-    replicas the gateway leaves alone."""
+    """One version: `ready` of `desired` replicas of the desired spec, and `standby` ones, loaded and paused; `reason`
+    says why it is not there yet, how deep it sleeps, or which replicas the gateway leaves alone."""
 
     version: str
     state: VersionState
     ready: int
     desired: int
+    standby: int = 0
     reason: str = ""
     backend: str = ""
     source: str = ""

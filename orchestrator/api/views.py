@@ -21,7 +21,7 @@ from orchestrator.core.sources import redacted
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.control import ControlPlane
 
-RANK: dict[str, int] = {"ready": 0, "stopping": 1, "updating": 2, "starting": 3, "failed": 4}
+RANK: dict[str, int] = {"asleep": -1, "ready": 0, "stopping": 1, "updating": 2, "starting": 3, "failed": 4}
 
 
 async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
@@ -52,7 +52,7 @@ def _cluster_state(
         return "degraded"
     if not models:
         return "empty"
-    is_ready = gateway.table_current and all(m.state == "ready" for m in models)
+    is_ready = gateway.table_current and all(m.state in ("ready", "asleep") for m in models)
     return "converged" if is_ready else "converging"
 
 
@@ -123,6 +123,7 @@ def _version(
         state=verdict.state,
         ready=verdict.ready,
         desired=verdict.desired,
+        standby=verdict.standby,
         reason=verdict.reason,
         backend=spec.backend if spec else "",
         source=sources.get(key, ""),

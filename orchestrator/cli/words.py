@@ -13,6 +13,7 @@ from orchestrator.cli.screen import Span
 STYLES = {
     "ready": "green", "converged": "green", "succeeded": "green", "info": "",
     "starting": "yellow", "loading": "yellow", "updating": "yellow", "converging": "yellow", "preparing": "yellow",
+    "asleep": "blue", "standby": "blue",
     "warning": "yellow", "draining": "cyan", "stopping": "cyan", "superseded": "dim", "empty": "dim",
     "failed": "bold red", "degraded": "bold red", "error": "bold red",
 }  # fmt: skip

@@ -177,13 +177,15 @@ class DesiredVersion(RouteSettings):
     """A version that should run: `replicas` copies of `spec`, and `standby` more that are loaded and paused.
 
     `digest` is `spec.digest()`, computed once. What the autoscaler chose takes the place of the two counts
-    (`loops/targets.py`); `scaling` says what it may choose.
+    (`loops/targets.py`); `scaling` says what it may choose. Without replicas it is asleep, and a request wakes it; or
+    it is `held` so, with the reason, and none does.
     """
 
     spec: ReplicaSpec
     digest: str
     replicas: int
     standby: int = 0
+    held: str = ""
     scaling: Scaling = Scaling()
     startup_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
@@ -191,6 +193,10 @@ class DesiredVersion(RouteSettings):
     @property
     def key(self) -> VersionKey:
         return self.spec.key
+
+    @property
+    def is_asleep(self) -> bool:
+        return self.replicas == 0 and not self.held
 
     @property
     def route_settings(self) -> RouteSettings:

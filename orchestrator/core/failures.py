@@ -58,7 +58,8 @@ def _of_version(roster: Roster, memory: Memory, history: History, now: float, po
 
 def _has_recovered(failures: Failures, roster: Roster, history: History, stable_since: float) -> bool:
     """Whether a replica that became ready after the last failure has stayed so for long."""
-    return any(failures.failed_at < history.ready_since[r.id] <= stable_since for r in roster.ready)
+    loaded = (history.ready_since.get(r.id) for r in (*roster.ready, *roster.standby))
+    return any(since is not None and failures.failed_at < since <= stable_since for since in loaded)
 
 
 def _one_more(
@@ -77,7 +78,7 @@ def _one_more(
         reason=ending(replica),
         log_tail=tail,
         failed_at=now,
-        peers=frozenset(r.id for r in (*roster.ready, *roster.pending, *roster.failed)),
+        peers=frozenset(r.id for r in (*roster.ready, *roster.pending, *roster.standby, *roster.failed)),
     )
 
 

@@ -28,8 +28,36 @@ class StartReplica:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeReplica:
+    """Give a paused replica its time back. It is routed once it has passed a probe."""
+
+    replica_id: str
+    key: VersionKey
+    cause: str
+
+    def render(self) -> str:
+        return f"^ wake {self.key} {self.replica_id}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReplica:
+    """Pause a drained replica: nothing is in flight in it, and nothing is sent to it any more. It is told before at
+    `host` and `port`."""
+
+    replica_id: str
+    key: VersionKey
+    cause: str
+    host: str = ""
+    port: int = 0
+
+    def render(self) -> str:
+        return f"_ pause {self.key} {self.replica_id}: {self.cause}"
+
+
+@dataclass(frozen=True, slots=True)
 class DrainReplica:
-    """Take a ready replica out of routing; `StopReplica` follows when nothing is in flight or its time is up."""
+    """Take a ready replica out of routing; `PauseReplica` or `StopReplica` follows when nothing is in flight, and
+    `StopReplica` when its time is up."""
 
     replica_id: str
     key: VersionKey
@@ -69,7 +97,7 @@ class RemoveReplica:
         return f"- remove {self.key} {self.replica_id}: {self.cause}"
 
 
-Action = StartReplica | DrainReplica | StopReplica | RemoveReplica
+Action = StartReplica | WakeReplica | DrainReplica | PauseReplica | StopReplica | RemoveReplica
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +151,8 @@ class Memory:
     `failures` by spec digest; `draining` when each replica's drain began and `drain_until` when it must end;
     `counted` the ended or stopped replicas that must not count as failures again; `routed` the routing that was
     published last. `ready_since` names every listed replica that was ever ready, with the beginning of its last
-    ready stretch; `pending_since` when each one that is not ready was first seen so.
+    ready stretch; `pending_since` when each one that is not ready was first seen so. `pausing` are drained ones that
+    are being paused: they are not taken back. `woken`: when each that was woken and is not ready was last paused.
     """
 
     failures: Mapping[str, Failures] = field(default_factory=dict)
@@ -133,6 +162,8 @@ class Memory:
     drain_until: Mapping[str, float] = field(default_factory=dict)
     ready_since: Mapping[str, float] = field(default_factory=dict)
     pending_since: Mapping[str, float] = field(default_factory=dict)
+    pausing: frozenset[str] = frozenset()
+    woken: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +179,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where one version stands. `reason` is a sentence when it is not "ready", or ready with a replica ejected."""
+    """Where one version stands. `reason` is a sentence when it is not "ready", or ready with a replica ejected.
+
+    `ready` of `desired` replicas are awake and ready, `standby` are loaded and paused.
+    """
 
     key: VersionKey
-    state: Literal["ready", "starting", "updating", "failed", "stopping"]
+    state: Literal["ready", "asleep", "starting", "updating", "failed", "stopping"]
     ready: int
     desired: int
     reason: str = ""
+    standby: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +211,7 @@ class Plan:
 
     @property
     def is_converged(self) -> bool:
-        return self.is_empty and all(v.state == "ready" for v in self.verdicts.values())
+        return self.is_empty and all(v.state in ("ready", "asleep") for v in self.verdicts.values())
 
     def render(self) -> str:
         return "\n".join(action.render() for action in self.actions)

@@ -85,23 +85,27 @@ def _pick_starts(decisions: Iterable[_Decision], observed: Observed, at: Situati
     return Counter(key for _, key in first)
 
 
-def _ranks(decision: _Decision, failures: FailureCount) -> Iterable[tuple[tuple[bool, int, int], VersionKey]]:
-    """The place in the queue of each replica that may start; a version that keeps failing goes behind its equals."""
+def _ranks(decision: _Decision, failures: FailureCount) -> Iterable[tuple[tuple[bool, bool, int, int], VersionKey]]:
+    """The place in the queue of each replica that may start; a version that keeps failing goes behind its equals, and
+    standby behind all that is to be awake."""
     roster = decision.roster
     failed = failures.of(roster)
     have = len(roster.serving) + len(roster.pending)
     for nth in range(decision.staffing.may_start):
-        yield (bool(roster.serving), failed.count if failed else 0, have + nth), roster.key
+        is_spare = nth >= decision.staffing.missing_awake
+        yield (is_spare, bool(roster.serving), failed.count if failed else 0, have + nth), roster.key
 
 
 def _actions(decisions: list[_Decision], starts: Mapping[VersionKey, int], revision: int) -> tuple[Action, ...]:
-    """Removals and starts go first: they end outages. Stops go last: they may take their grace."""
-    actions: list[Action] = [removal for d in decisions for removal in d.staffing.removals]
+    """Wakings, removals and starts go first: they end outages. Stops go last: they may take their grace."""
+    actions: list[Action] = [wake for d in decisions for wake in d.staffing.wakings]
+    actions.extend(removal for d in decisions for removal in d.staffing.removals)
     for d in decisions:
         count = starts.get(d.roster.key, 0)
         if d.roster.wanted is not None and count:
             actions.extend([StartReplica(d.roster.wanted, revision, d.staffing.start_cause)] * count)
     actions.extend(drain for d in decisions for drain in d.staffing.drains)
+    actions.extend(pause for d in decisions for pause in d.staffing.pauses)
     actions.extend(stop for d in decisions for stop in d.staffing.stops)
     return tuple(actions)
 
@@ -128,7 +132,9 @@ def _remember(
     listed = {r.id for r in observed.replicas}
     draining: dict[str, float] = {}
     drain_until: dict[str, float] = {}
+    pausing: set[str] = set()
     stopped: set[str] = set()
+    woken = {r.id: memory.woken[r.id] for r in observed.replicas if r.id in memory.woken and r.state in PENDING}
     for d in decisions:
         for replica in d.roster.draining:
             draining[replica.id] = memory.draining.get(replica.id, now)
@@ -137,6 +143,9 @@ def _remember(
             draining[drain.replica_id] = now
             drain_until[drain.replica_id] = now + drain_timeout_s(d.roster, memory)
         stopped.update(stop.replica_id for stop in d.staffing.stops)
+        pausing.update(pause.replica_id for pause in d.staffing.pauses)
+        pausing.update(r.id for r in d.roster.draining if r.id in memory.pausing)
+        woken.update((wake.replica_id, now) for wake in d.staffing.wakings)
     return Memory(
         failures=failures.by_digest,
         draining=draining,
@@ -146,4 +155,6 @@ def _remember(
         drain_until=drain_until,
         ready_since=history.ready_since,
         pending_since=history.pending_since,
+        pausing=frozenset(pausing),
+        woken=woken,
     )

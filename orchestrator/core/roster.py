@@ -1,7 +1,7 @@
 """The replicas of each version, sorted by what they are good for.
 
-Owns the words "ready", "pending", "old", "draining" and "failed" as reconcile uses them, and how long a replica has
-been so. Decides nothing about what to do with them. Read `staffing.py` next.
+Owns the words "ready", "pending", "standby", "old", "draining" and "failed" as reconcile uses them, and how long a
+replica has been so. Decides nothing about what to do with them. Read `staffing.py` next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from orchestrator.core.entities import Desired, DesiredVersion, Exit, Observed, Replica, VersionKey
 from orchestrator.core.plan import Memory
 from orchestrator.core.states import PENDING, ReplicaState
+
+# One that was loaded and passed its probes answers within milliseconds after a pause, or there is something wrong.
+WAKE_CHECK_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Roster:
     pending: list[Replica] = field(default_factory=list)
     old_ready: list[Replica] = field(default_factory=list)
     old_pending: list[Replica] = field(default_factory=list)
+    standby: list[Replica] = field(default_factory=list)
+    old_standby: list[Replica] = field(default_factory=list)
     draining: list[Replica] = field(default_factory=list)
     failed: list[Replica] = field(default_factory=list)
     given_up: list[Replica] = field(default_factory=list)
@@ -49,10 +54,15 @@ class Roster:
         return self.ready + self.old_ready
 
     @property
+    def awake_count(self) -> int:
+        """Those of the wanted spec that serve, or will."""
+        return len(self.ready) + len(self.pending)
+
+    @property
     def live_count(self) -> int:
         """Those that use the machine and do not drain; one stopped in this plan counts until it is seen gone."""
         live = len(self.ready) + len(self.pending) + len(self.old_ready) + len(self.old_pending)
-        return live + len(self.given_up)
+        return live + len(self.standby) + len(self.old_standby) + len(self.given_up)
 
 
 Rosters = dict[VersionKey, Roster]
@@ -92,6 +102,10 @@ def _place(roster: Roster, replica: Replica, memory: Memory, history: History, n
     is_wanted = roster.wants(replica)
     if replica.state is ReplicaState.FAILED or replica.exit is not None:
         roster.failed.append(replica)
+    elif replica.state is ReplicaState.STANDBY:
+        # One that is being stopped is woken last of all.
+        standby = roster.standby if is_wanted else roster.old_standby
+        standby.insert(len(standby) if replica.id in memory.counted else _untouched(standby, memory), replica)
     elif replica.state is ReplicaState.DRAINING or replica.id in memory.draining:
         roster.draining.append(replica)
     elif replica.state is ReplicaState.READY:
@@ -100,6 +114,8 @@ def _place(roster: Roster, replica: Replica, memory: Memory, history: History, n
         roster.old_pending.append(replica)
     elif _is_hung(replica, history):
         _give_up(roster, replica, f"{ejected(replica)}, and nothing answers at its port any more")
+    elif _failed_to_wake(replica, memory, history, now):
+        _give_up(roster, replica, f"was woken, and not ready within {WAKE_CHECK_S:g} s; last phase: {phase(replica)}")
     elif now >= startup_deadline(roster, replica, history):
         limit_s = f"{roster.wanted.startup_timeout_s:g} s" if roster.wanted else ""
         _give_up(roster, replica, f"did not become ready within {limit_s}; last phase: {phase(replica)}")
@@ -117,6 +133,17 @@ def _is_hung(replica: Replica, history: History) -> bool:
     """Two witnesses say that one which was ready is dead, though its process lives: the gateway, whose requests it did
     not answer, and the probes. One that answers that it loads is believed, and gets its time again."""
     return bool(replica.ejected) and replica.state is ReplicaState.STARTING and history.was_ready(replica.id)
+
+
+def _failed_to_wake(replica: Replica, memory: Memory, history: History, now: float) -> bool:
+    """One that somebody paused while it loaded was never ready, and goes on loading as any other."""
+    if replica.id not in memory.woken or now < memory.woken[replica.id] + WAKE_CHECK_S:
+        return False
+    return history.was_ready(replica.id) or replica.state is ReplicaState.STARTING
+
+
+def _untouched(replicas: list[Replica], memory: Memory) -> int:
+    return sum(1 for replica in replicas if replica.id not in memory.counted)
 
 
 def _give_up(roster: Roster, replica: Replica, reason: str) -> None:

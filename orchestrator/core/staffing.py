@@ -2,25 +2,31 @@
 
 Replacing never lowers capacity: an old replica drains only when the ready ones of any spec are more than wanted, so
 each new one that becomes ready releases one old one. Old ones that are not ready serve nobody and stop at once.
-Knows one version at a time; what the cluster as a whole may start at once is up to `reconcile.py`.
+Who is paused, woken or taken back is `standby.py`'s. Knows one version at a time; what the cluster as a whole may start
+at once is up to `reconcile.py`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from math import inf
 
+from orchestrator.core import standby
 from orchestrator.core.entities import DesiredVersion, Replica
 from orchestrator.core.failures import FailureCount
 from orchestrator.core.plan import (
     DEFAULT_DRAIN_TIMEOUT_S,
     DrainReplica,
     Memory,
+    PauseReplica,
     Policy,
     RemoveReplica,
     StopReplica,
+    WakeReplica,
 )
-from orchestrator.core.roster import History, Roster, ending, startup_deadline
+from orchestrator.core.roster import WAKE_CHECK_S, History, Roster, ending, startup_deadline
+from orchestrator.core.standby import Spares
 from orchestrator.core.traffic import Traffic
 
 # Nothing is in flight in a drained replica, so this is only for the model's own clean-up.
@@ -31,12 +37,16 @@ UNREADY_GRACE_S = 2.0
 
 @dataclass(slots=True)
 class Staffing:
-    """The decision for one version. `may_start` more replicas may start now, of `missing`; `start_cause` says why."""
+    """The decision for one version. `may_start` more replicas may start now, of `missing`: `missing_awake` are to be
+    awake, the others for standby. `start_cause` says why."""
 
     removals: list[RemoveReplica] = field(default_factory=list)
     stops: list[StopReplica] = field(default_factory=list)
     drains: list[DrainReplica] = field(default_factory=list)
+    wakings: list[WakeReplica] = field(default_factory=list)
+    pauses: list[PauseReplica] = field(default_factory=list)
     missing: int = 0
+    missing_awake: int = 0
     may_start: int = 0
     start_cause: str = ""
     wakes: list[float] = field(default_factory=list)
@@ -57,15 +67,21 @@ def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
     """Decides for one version; `traffic` is its model's, None for a model that nobody desires."""
     decision = Staffing()
     _remove_failed(roster, at.memory, decision)
-    _finish_drains(roster, at, decision)
     if roster.wanted is None:
+        _finish_drains(roster, Spares(), at, decision)
         _dismiss(roster, traffic, decision)
         return decision
-    _stop_outdated(roster, decision)
+    standby.take_back(roster, at.memory)
+    decision.wakings = standby.wake(roster)
+    spares = standby.spares_of(roster, len(decision.wakings), at.memory)
+    _finish_drains(roster, spares, at, decision)
+    _stop_outdated(roster, at, decision)
     _release_old(roster, roster.wanted, traffic, decision)
-    _shed_surplus(roster, roster.wanted, traffic, decision)
-    _fill_up(roster, roster.wanted, at, decision)
+    _shed_surplus(roster, roster.wanted, traffic, spares, decision)
+    _end_standby(roster.wanted, spares, decision)
+    _fill_up(roster, roster.wanted, spares, at, decision)
     decision.wakes.extend(startup_deadline(roster, r, at.history) for r in roster.pending)
+    decision.wakes.extend(at.memory.woken[r.id] + WAKE_CHECK_S for r in roster.pending if r.id in at.memory.woken)
     return decision
 
 
@@ -92,15 +108,20 @@ def _remove_failed(roster: Roster, memory: Memory, decision: Staffing) -> None:
         decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail, is_loss))
 
 
-def _finish_drains(roster: Roster, at: Situation, decision: Staffing) -> None:
+def _finish_drains(roster: Roster, spares: Spares, at: Situation, decision: Staffing) -> None:
     for replica in roster.draining:
         ends = drain_ends(replica, roster, at.memory, at.now)
         # None is "the gateway has not said": only its own word that nothing is in flight ends a drain early.
-        if replica.routed is False and replica.in_flight == 0:
+        is_drained = replica.routed is False and replica.in_flight == 0
+        # One that does not let itself be paused ends as any other when its time is up.
+        if is_drained and replica in spares.coming and at.now < ends:
+            cause = "drained; it stays in standby"
+            decision.pauses.append(PauseReplica(replica.id, replica.key, cause, replica.host, replica.port))
+        elif is_drained:
             _stop(replica, DRAINED_GRACE_S, "drained", decision)
-        elif at.now >= ends:
+        elif at.now >= ends and (replica.in_flight is not None or replica not in spares.coming):
             _stop(replica, DRAINED_GRACE_S, f"its time to drain is up; {_in_flight(replica)}", decision)
-        else:
+        elif at.now < ends:
             decision.wakes.append(ends)
 
 
@@ -112,15 +133,19 @@ def _in_flight(replica: Replica) -> str:
 
 def _dismiss(roster: Roster, traffic: Traffic | None, decision: Staffing) -> None:
     cause = "model removed" if traffic is None else "version removed"
-    for replica in roster.old_pending:
+    for replica in (*roster.old_pending, *roster.old_standby):
         _stop(replica, UNREADY_GRACE_S, cause, decision)
     if traffic is None or not traffic.holds(roster.key.version):
         _drain(roster.old_ready, cause, decision)
 
 
-def _stop_outdated(roster: Roster, decision: Staffing) -> None:
+def _stop_outdated(roster: Roster, at: Situation, decision: Staffing) -> None:
     for replica in roster.old_pending:
-        _stop(replica, UNREADY_GRACE_S, "outdated before it was ready", decision)
+        checked_at = at.memory.woken.get(replica.id, -inf) + WAKE_CHECK_S
+        if at.now < checked_at:
+            decision.wakes.append(checked_at)
+        else:
+            _stop(replica, UNREADY_GRACE_S, "outdated before it was ready", decision)
 
 
 def _release_old(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, decision: Staffing) -> None:
@@ -130,32 +155,49 @@ def _release_old(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None
     _drain(roster.old_ready[:spare], f"replaced by spec {wanted.digest[:8]}", decision)
 
 
-def _shed_surplus(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, decision: Staffing) -> None:
-    if len(roster.ready) + len(roster.pending) <= wanted.replicas:
+def _shed_surplus(
+    roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, spares: Spares, decision: Staffing
+) -> None:
+    """Those beyond the wanted ones fill the standby first, ready ones before pending ones; the others end."""
+    if roster.awake_count <= wanted.replicas:
         return
-    cause = f"{wanted.replicas} wanted, {len(roster.ready) + len(roster.pending)} run"
-    if not _is_leaned_on(roster, traffic):
-        _drain(roster.ready[wanted.replicas :], cause, decision)
-    for replica in roster.pending[max(0, wanted.replicas - len(roster.ready)) :]:
+    cause = f"{wanted.replicas} wanted, {roster.awake_count} run"
+    surplus = [] if _is_leaned_on(roster, traffic) else roster.ready[wanted.replicas :]
+    _drain(surplus[: spares.room], f"goes to standby: {cause}", decision)
+    _drain(surplus[spares.room :], cause, decision)
+    kept = max(0, wanted.replicas - len(roster.ready)) + max(0, spares.room - len(surplus))
+    for replica in roster.pending[kept:]:
         _stop(replica, UNREADY_GRACE_S, cause, decision)
+
+
+def _end_standby(wanted: DesiredVersion, spares: Spares, decision: Staffing) -> None:
+    """An old one stays until a new one takes its place: until then it can serve."""
+    cause = f"{wanted.standby} wanted in standby, {len(spares.paused)} are"
+    for replica in spares.paused[wanted.standby :]:
+        _stop(replica, UNREADY_GRACE_S, cause, decision)
+    for replica in spares.old[max(0, wanted.standby - len(spares.paused)) :]:
+        _stop(replica, UNREADY_GRACE_S, f"replaced by spec {wanted.digest[:8]}", decision)
 
 
 def _is_leaned_on(roster: Roster, traffic: Traffic | None) -> bool:
     return traffic is not None and traffic.leans_on(roster.key.version)
 
 
-def _fill_up(roster: Roster, wanted: DesiredVersion, at: Situation, decision: Staffing) -> None:
-    decision.missing = max(0, wanted.replicas - len(roster.ready) - len(roster.pending))
+def _fill_up(roster: Roster, wanted: DesiredVersion, spares: Spares, at: Situation, decision: Staffing) -> None:
+    awake = roster.awake_count + spares.waking
+    decision.missing_awake = max(0, wanted.replicas - awake)
+    decision.missing = decision.missing_awake + max(0, spares.room - max(0, awake - wanted.replicas))
     if decision.missing == 0:
         return
     failed = at.failures.of(roster)
     if failed is not None and failed.retry_at > at.now:
         decision.wakes.append(failed.retry_at)
         return
-    live = roster.live_count - len(decision.drains)
-    room = wanted.replicas + surge(wanted.replicas, at.policy) - live
+    live = roster.live_count - len(decision.drains) + len(spares.coming)
+    total = wanted.replicas + wanted.standby
+    room = total + surge(total, at.policy) - live
     decision.may_start = max(0, min(decision.missing, room))
-    decision.start_cause = _start_cause(roster, wanted, at.failures)
+    decision.start_cause = _start_cause(roster, wanted, spares, decision, at.failures)
 
 
 def surge(replicas: int, policy: Policy) -> int:
@@ -163,14 +205,18 @@ def surge(replicas: int, policy: Policy) -> int:
     return max(1, math.ceil(policy.max_surge_ratio * replicas))
 
 
-def _start_cause(roster: Roster, wanted: DesiredVersion, failures: FailureCount) -> str:
+def _start_cause(
+    roster: Roster, wanted: DesiredVersion, spares: Spares, decision: Staffing, failures: FailureCount
+) -> str:
     failed = failures.of(roster)
     if failed is not None:
         again = "in place of one that failed" if failed.is_blip else f"try {failed.count + 1}"
         return f"{again}: {failed.reason}"
     if roster.old_ready:
         return f"replaces spec {roster.old_ready[0].digest[:8]}"
-    return f"{wanted.replicas} wanted, {len(roster.ready) + len(roster.pending)} run"
+    if not decision.missing_awake:
+        return f"{wanted.standby} wanted in standby, {wanted.standby - spares.room} are"
+    return f"{wanted.replicas} wanted, {roster.awake_count + spares.waking} run"
 
 
 def _drain(replicas: list[Replica], cause: str, decision: Staffing) -> None:

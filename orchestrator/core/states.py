@@ -3,7 +3,10 @@
     STARTING --> LOADING --> READY --> DRAINING --> (gone)
         \\___________\\__________\\________\\--------> FAILED --> (gone)
 
-A replica is "gone" when the engine no longer lists it: that is absence, not a state.
+    DRAINING --paused--> STANDBY --woken--> STARTING, until a probe says what it is
+
+Anybody can pause a replica, in any state but the last. A replica is "gone" when the engine no longer lists it: that is
+absence, not a state.
 """
 
 from __future__ import annotations
@@ -13,21 +16,30 @@ from enum import StrEnum
 
 class ReplicaState(StrEnum):
     """STARTING: created, its port does not answer yet. LOADING: it answers and loads its model. READY: it passed
-    its warm-up and may take requests. DRAINING: taken out of routing, finishing what is in flight. FAILED (final): its
-    process ended, or it did not become ready in time; it is removed after its reason was recorded."""
+    its warm-up and may take requests. DRAINING: taken out of routing, finishing what is in flight. STANDBY: paused by
+    the engine, with all that it has loaded; it must pass a probe after it was woken. FAILED (final): its process ended,
+    or it did not become ready in time; it is removed after its reason was recorded."""
 
     STARTING = "starting"
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
+    STANDBY = "standby"
     FAILED = "failed"
 
 
 TRANSITIONS: dict[ReplicaState, frozenset[ReplicaState]] = {
-    ReplicaState.STARTING: frozenset({ReplicaState.LOADING, ReplicaState.READY, ReplicaState.FAILED}),
-    ReplicaState.LOADING: frozenset({ReplicaState.READY, ReplicaState.FAILED}),
-    ReplicaState.READY: frozenset({ReplicaState.LOADING, ReplicaState.DRAINING, ReplicaState.FAILED}),
-    ReplicaState.DRAINING: frozenset({ReplicaState.FAILED}),
+    ReplicaState.STARTING: frozenset(
+        {ReplicaState.LOADING, ReplicaState.READY, ReplicaState.STANDBY, ReplicaState.FAILED}
+    ),
+    ReplicaState.LOADING: frozenset({ReplicaState.READY, ReplicaState.STANDBY, ReplicaState.FAILED}),
+    ReplicaState.READY: frozenset(
+        {ReplicaState.LOADING, ReplicaState.DRAINING, ReplicaState.STANDBY, ReplicaState.FAILED}
+    ),
+    ReplicaState.DRAINING: frozenset({ReplicaState.STANDBY, ReplicaState.FAILED}),
+    ReplicaState.STANDBY: frozenset(
+        {ReplicaState.STARTING, ReplicaState.LOADING, ReplicaState.READY, ReplicaState.FAILED}
+    ),
     ReplicaState.FAILED: frozenset(),
 }
 

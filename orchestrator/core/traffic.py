@@ -137,11 +137,13 @@ def _endpoints(roster: Roster, leaving: set[str]) -> tuple[str, ...]:
 
 def absence(roster: Roster, failures: FailureCount) -> str:
     """Why a version has no ready replica, for clients. It names no seconds: they would make every table a new one."""
-    failed = failures.of(roster)
+    wanted, failed = roster.wanted, failures.of(roster)
+    if wanted is not None and wanted.replicas == 0:
+        return f"stopped: {wanted.held}" if wanted.held else "asleep: a request wakes it"
     if failed is not None and not failed.is_blip:
         return f"failed: {failed.reason}"
+    if roster.standby or roster.old_standby:
+        return "waking: from standby"
     if roster.pending:
         return f"starting: {phase(roster.pending[0])}"
-    if roster.wanted is not None and roster.wanted.replicas == 0:
-        return "no replica is wanted (scaling.min is 0)"
     return "starting: waiting for a replica"

@@ -6,7 +6,9 @@ Reads the decision that was made and changes nothing. Sentences are for people a
 from __future__ import annotations
 
 import math
+from functools import partial
 
+from orchestrator.core.entities import DesiredVersion
 from orchestrator.core.plan import Failures, Verdict
 from orchestrator.core.roster import Roster, progress
 from orchestrator.core.staffing import Situation, Staffing
@@ -19,20 +21,30 @@ def judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | No
         return _stopping(roster, traffic)
     leaving = {drain.replica_id for drain in decision.drains}
     ready = sum(1 for r in roster.ready if r.id not in leaving)
+    verdict = partial(Verdict, roster.key, ready=ready, desired=roster.wanted.replicas, standby=len(roster.standby))
     desired = roster.wanted.replicas
     failed = at.failures.of(roster)
-    if ready < desired and failed is not None and not failed.is_blip:
-        return Verdict(roster.key, "failed", ready, desired, _failing(roster, ready, desired, failed, at.now))
+    if (ready < desired or decision.missing) and failed is not None and not failed.is_blip:
+        return verdict(state="failed", reason=_failing(roster, ready, desired, failed, at.now))
     if ready < desired:
         reason = f"{_ready_of(ready, desired)}; {_progress(roster, decision, starts, at)}"
-        return Verdict(roster.key, "updating" if roster.old_ready else "starting", ready, desired, reason)
-    leftover = len(roster.serving) + len(roster.old_pending) + len(roster.draining) - ready
+        return verdict(state="updating" if roster.old_ready else "starting", reason=reason)
+    leftover = len(roster.serving) + len(roster.old_pending) + len(roster.old_standby) + len(roster.draining) - ready
     if leftover:
         reason = (
             f"{_ready_of(ready, desired)}; {_count(leftover, 'outdated or surplus replica')} to be drained and stopped"
         )
-        return Verdict(roster.key, "updating", ready, desired, reason)
-    return Verdict(roster.key, "ready", ready, desired, _left_alone(roster))
+        return verdict(state="updating", reason=reason)
+    if not desired:
+        return verdict(state="stopping" if roster.wanted.held else "asleep", reason=_resting(roster, roster.wanted))
+    return verdict(state="ready", reason=_left_alone(roster))
+
+
+def _resting(roster: Roster, wanted: DesiredVersion) -> str:
+    if wanted.held:
+        return wanted.held
+    depth = f"{_count(len(roster.standby), 'replica')} in standby" if roster.standby else "no replica is kept"
+    return f"a request wakes it; {depth}"
 
 
 def _left_alone(roster: Roster) -> str:

@@ -37,6 +37,7 @@ from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import TaskGroup, forever
+from orchestrator.loops.waking import Waking
 from orchestrator.manifest import Manifest
 
 THREADS = 16
@@ -73,7 +74,7 @@ class ControlPlane:
         self.keeper = GatewayKeeper(process, self.journal, self._client, self._threads)
         self.keys = Keys(self.store, self.board, self.keeper, self.journal)
         self.executor = Executor(
-            self.engine, self.journal, self._threads,
+            self.engine, self.journal, self._threads, self._client,
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
         )  # fmt: skip
         self.targets = Targets(self.store.scaling)
@@ -81,6 +82,7 @@ class ControlPlane:
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
             self.targets,
         )  # fmt: skip
+        self.waking = Waking(self.loop, self.targets, self.journal, choose=lambda _version, _queued: 1)
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads

@@ -15,18 +15,33 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import httpx
+
 from orchestrator.adapters.engine import Engine, EngineUnavailable, Launch
+from orchestrator.adapters.probe import announce_pause
 from orchestrator.core.entities import Replica, ReplicaSpec
 from orchestrator.core.errors import FleetError
-from orchestrator.core.plan import Action, DrainReplica, RemoveReplica, StartReplica, StopReplica
+from orchestrator.core.plan import (
+    Action,
+    DrainReplica,
+    PauseReplica,
+    RemoveReplica,
+    StartReplica,
+    StopReplica,
+    WakeReplica,
+)
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.observe import refused_start
 from orchestrator.loops.tasks import TaskGroup
 
+STOPS_AT_ONCE = 8
+ANNOUNCE_TIMEOUT_S = 1.0
+
 
 class Executor:
-    """Runs actions against `engine` on `threads`. `done` is called after each, to observe again.
+    """Runs actions against `engine` on `threads`, and on some of its own those that last for the grace of whoever ends:
+    nobody who waits for a replica waits for these. `done` is called after each, to observe again.
 
     `locate` gives the directory of an artifact by digest, `secret` the value of a secret by keyed digest.
     """
@@ -36,6 +51,7 @@ class Executor:
         engine: Engine,
         journal: Journal,
         threads: ThreadPoolExecutor,
+        client: httpx.AsyncClient,
         *,
         locate: Callable[[str], Path],
         secret: Callable[[str], str],
@@ -44,6 +60,8 @@ class Executor:
         self._engine = engine
         self._journal = journal
         self._threads = threads
+        self._stops = ThreadPoolExecutor(STOPS_AT_ONCE, thread_name_prefix="stop")
+        self._client = client
         self._locate = locate
         self._secret = secret
         self._done = done
@@ -62,6 +80,10 @@ class Executor:
                     self._journal.record(
                         "replica_draining", action.cause, key=action.key, replica=action.replica_id
                     )  # fmt: skip
+                case WakeReplica():
+                    self._begin(action.replica_id, self._wake(action))
+                case PauseReplica():
+                    self._begin(action.replica_id, self._pause(action))
                 case StopReplica():
                     self._begin(action.replica_id, self._stop(action))
                 case RemoveReplica():
@@ -69,6 +91,7 @@ class Executor:
 
     async def close(self) -> None:
         await self._tasks.cancel()
+        self._stops.shutdown(wait=False, cancel_futures=True)
 
     def _begin_start(self, action: StartReplica) -> None:
         spec = action.version.spec
@@ -121,13 +144,27 @@ class Executor:
             "replica_started", action.cause, key=spec.key, replica=replica_id, revision=action.revision
         )  # fmt: skip
 
+    async def _wake(self, action: WakeReplica) -> None:
+        await self._call(partial(self._engine.unpause, action.replica_id))
+        self._journal.record("replica_woken", action.cause, key=action.key, replica=action.replica_id)
+
+    async def _pause(self, action: PauseReplica) -> None:
+        inside = await announce_pause(self._client, action.host, action.port, ANNOUNCE_TIMEOUT_S)
+        if inside:
+            raise FleetError(
+                f"replica {action.replica_id!r}: not paused: {inside} requests are inside that the gateway does not "
+                f"know of; whoever sends them should ask the gateway; it is tried again"
+            )
+        await self._call(partial(self._engine.pause, action.replica_id))
+        self._journal.record("replica_paused", action.cause, key=action.key, replica=action.replica_id)
+
     async def _stop(self, action: StopReplica) -> None:
-        await self._call(partial(self._engine.stop, action.replica_id, action.grace_s))
+        await self._call(partial(self._engine.stop, action.replica_id, action.grace_s), self._stops)
         self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
 
     async def _remove(self, action: RemoveReplica) -> None:
         if self.refused.pop(action.replica_id, None) is None:
-            await self._call(partial(self._engine.stop, action.replica_id, 0.0))
+            await self._call(partial(self._engine.stop, action.replica_id, 0.0), self._stops)
         if not action.is_loss:
             self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
             return
@@ -138,5 +175,5 @@ class Executor:
     def _values(self, spec: ReplicaSpec) -> dict[str, str]:
         return {name: self._secret(digest) for name, digest in spec.secrets}
 
-    async def _call(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _call(self, work: Callable[[], None], threads: ThreadPoolExecutor | None = None) -> None:
+        await asyncio.get_running_loop().run_in_executor(threads or self._threads, work)

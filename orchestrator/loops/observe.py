@@ -104,8 +104,11 @@ class Prober:
                 await wait_until_set(self._new, max(0.01, soonest - time.monotonic()))
 
     async def follow(self, replicas: Iterable[EngineReplica]) -> None:
-        """Probes exactly the running ones of `replicas` from now on; those never probed are asked at once."""
-        self.targets = {r.id: (r.host, r.port) for r in replicas if r.running and r.host and r.port}
+        """Probes exactly the running ones of `replicas` from now on; those never probed are asked at once.
+
+        A paused one is not asked, and what it said before counts for nothing once it was woken.
+        """
+        self.targets = {r.id: (r.host, r.port) for r in replicas if r.running and not r.paused and r.host and r.port}
         self.health = {id_: self.health.get(id_, Health()) for id_ in self.targets}
         fresh = [id_ for id_, health in self.health.items() if health.due == 0.0]
         if fresh:
@@ -186,6 +189,8 @@ def _replica(listed: EngineReplica, health: Health | None) -> Replica:
 def _state(listed: EngineReplica, health: Health | None) -> ReplicaState:
     if listed.exit is not None:
         return ReplicaState.FAILED
+    if listed.paused:
+        return ReplicaState.STANDBY
     if health is None or not listed.running:
         return ReplicaState.STARTING
     if health.ready:

@@ -173,8 +173,13 @@ class ReconcileLoop:
         for replica in observed.replicas:
             if replica.state is ReplicaState.READY and replica.id not in before:
                 self._journal.record(
-                    "replica_ready", _how_it_became_ready(replica, time.time()),
+                    "replica_ready", _how_it_became_ready(replica, self._memory.woken.get(replica.id), time.time()),
                     key=replica.key, replica=replica.id, revision=replica.revision,
+                )  # fmt: skip
+            elif replica.state is ReplicaState.STANDBY and replica.id in before - self._memory.pausing:
+                self._journal.record(
+                    "replica_found_paused", "somebody paused it; it is woken if it is needed, and ends or stays if not",
+                    level="warning", key=replica.key, replica=replica.id,
                 )  # fmt: skip
 
     def _note_adopted(self, observed: Observed) -> None:
@@ -194,7 +199,9 @@ class ReconcileLoop:
         self.engine_error = ""
 
 
-def _how_it_became_ready(replica: Replica, now: float) -> str:
+def _how_it_became_ready(replica: Replica, woken_at: float | None, now: float) -> str:
+    if woken_at is not None:
+        return f"awake again after {(now - woken_at) * 1000:.0f} ms, and passed its probe"
     took = f"ready {now - replica.created_at:.1f} s after it was created"
     phases = replica.loading.phases if replica.loading else ()
     return f"{took}: {lengths(phases)}" if phases else took

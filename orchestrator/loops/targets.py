@@ -70,7 +70,8 @@ class Targets:
         scaling, key = version.scaling, version.key
         target = self._targets.get(key)
         if key in self._overrides and target is not None:
-            return replace(version, replicas=target.replicas, standby=target.standby)
+            held = "scaled to 0 by hand; `modelfleet scale` ends that" if not self._overrides[key].replicas else ""
+            return replace(version, replicas=target.replicas, standby=target.standby, held=held)
         if scaling.is_fixed:
             return version
         standby = scaling.standby

@@ -26,7 +26,9 @@ from router.core.stats import VersionStats
 from router.core.sticky import Sticky
 
 # The first word of `VersionRoute.state` that promises a replica soon: worth waiting for within the deadline.
-COMING: Final = frozenset(("starting", "waking", "pending", "loading", "warming"))
+COMING: Final = frozenset(("asleep", "starting", "waking", "pending", "loading", "warming"))
+# The one that comes when somebody says that it is asked for.
+ASLEEP: Final = "asleep"
 
 # A queue's length in seconds is predicted from so many requests on; each new one weighs a tenth.
 ENOUGH: Final = 20
@@ -65,11 +67,19 @@ class Lane:
 
     __slots__ = (
         "_able", "_accord", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_rows", "_served",
-        "_service_s", "_slots", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats", "sticky",
-        "version", "version_bytes",
+        "_service_s", "_slots", "_wake", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats",
+        "sticky", "version", "version_bytes",
     )  # fmt: skip
 
-    def __init__(self, model: str, version: str, below: Callable[[int], int], rows: Rows | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        below: Callable[[int], int],
+        rows: Rows | None = None,
+        wake: Callable[[Lane], object] = lambda _: None,
+    ) -> None:
+        """`wake` is called while it is asleep and somebody waits, at each one who comes."""
         self._rows = rows or alone()
         self._accord = Accord(self._rows)  # with the other processes, if there are any
         self.model = model
@@ -87,6 +97,7 @@ class Lane:
         self._is_impaired = False  # some are ejected or returning: to be looked at again as time goes by
         self._budget = RetryBudget()
         self._below = below
+        self._wake = wake
         self._balancer: Balancer | None = None  # None: the default way, which remembers nothing
         self._service_s = 0.0  # how long a request holds a slot, smoothed
         self._served = 0
@@ -104,8 +115,17 @@ class Lane:
     @property
     def is_coming(self) -> bool:
         """There is no replica yet, but the table promises one."""
-        words = self.route.state.replace(":", " ").split(maxsplit=1)
-        return bool(words) and words[0].lower() in COMING
+        return self._state_word in COMING
+
+    @property
+    def is_asleep(self) -> bool:
+        """There is no replica, and there will be one for whoever asks."""
+        return not self.replicas and self._state_word == ASLEEP
+
+    @property
+    def queued_everywhere(self) -> int:
+        """In all processes of the gateway."""
+        return self.queued + (self._accord.queued_elsewhere() if self._rows.others else 0)
 
     # requests
 
@@ -145,6 +165,8 @@ class Lane:
             self._room.remove(gives_way)
             self.stats.shed_one("fair_share")
             gives_way.refuse(errors.gave_way(self.model, self.version, self.route.queue_max))
+        if not self.replicas and self.is_asleep:
+            self._wake(self)
         if self._rows.others:
             # A slot may have been freed by one who did not see this waiter yet.
             self._publish()
@@ -261,6 +283,9 @@ class Lane:
             self._serve_waiters(now)
             if self.copies is not None:
                 self.copies.serve(self, now)
+        elif self.is_asleep:
+            if self.queued:
+                self._wake(self)
         elif not self.is_coming:
             for waiter in list(self._room):
                 self._refuse_not_ready(waiter)
@@ -273,6 +298,11 @@ class Lane:
         self._serve_waiters(now)
 
     # steps
+
+    @property
+    def _state_word(self) -> str:
+        words = self.route.state.replace(":", " ").split(maxsplit=1)
+        return words[0].lower() if words else ""
 
     def _reserve(self, tried: Sequence[Replica], now: float, affinity: int | None = None) -> Replica | None:
         way = self._balancer

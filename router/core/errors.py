@@ -132,6 +132,12 @@ def not_ready(model: str, version: str, reason: str) -> Refusal:
     return Refusal(503, "NOT_READY", text, retry_after_s=2)
 
 
+def is_asleep(model: str) -> Refusal:
+    """The answer to who asks whether a sleeping version is ready, which must not wake it: a request would be answered.
+    No refusal but a word of the gateway's own in place of a replica's."""
+    return Refusal(200, "ASLEEP", model)
+
+
 def no_table() -> Refusal:
     return Refusal(503, "NOT_READY", "the gateway has no routing table yet; try again in a moment", retry_after_s=1)
 
@@ -179,8 +185,11 @@ def no_websocket_path() -> Refusal:
     return Refusal(501, "NOT_SUPPORTED", text)
 
 
-def queue_timeout(model: str, version: str, waited_s: float) -> Refusal:
+def queue_timeout(model: str, version: str, waited_s: float, absence: str = "") -> Refusal:
+    """`absence`: why there is no replica at all."""
     text = f"model {model!r} version {version!r}: no replica was free within {waited_s * 1000:.0f} ms in the queue"
+    if absence:
+        text += f" ({absence})"
     return Refusal(504, "DEADLINE", text + "; try again later or allow more time")
 
 

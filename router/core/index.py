@@ -55,6 +55,11 @@ def status(model: Model, version: str, label: str) -> bytes | Refusal:
     return json.dumps({"model_version_status": [_status(lane) for lane in lanes]}).encode()
 
 
+def ready(model: str) -> bytes:
+    """Of a version that sleeps, to who asks whether it is ready: it will answer. Asking wakes nobody."""
+    return json.dumps({"name": model, "ready": True}).encode()
+
+
 def _status(lane: Lane) -> dict[str, object]:
     state = _state(lane)
     code, state = {"READY": ("OK", "AVAILABLE"), "LOADING": ("OK", "LOADING")}.get(state, ("UNAVAILABLE", "END"))
@@ -79,7 +84,7 @@ def _reason(lane: Lane) -> str:
 
 
 def _state(lane: Lane) -> str:
-    if lane.replicas:
+    if lane.replicas or lane.is_asleep:  # a request for one that sleeps is answered as any other, a moment later
         return "READY"
     return "LOADING" if lane.is_coming else "UNAVAILABLE"
 

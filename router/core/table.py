@@ -80,7 +80,9 @@ class Model:
         return self.shares.pick(affinity, self._may_take)
 
     def _may_take(self, version: str) -> bool:
-        return bool(self.lanes[version].replicas)
+        """One that sleeps may: it is woken by its first request, and until it is there the others take its share."""
+        lane = self.lanes[version]
+        return bool(lane.replicas) or (lane.is_asleep and not lane.queued)
 
 
 class Fleet:
@@ -93,7 +95,9 @@ class Fleet:
         closed: Callable[[Replica], None],
         place: Place = private_place,
         rows: Rows | None = None,
+        wake: Callable[[Lane], object] = lambda _: None,
     ) -> None:
+        """`wake` is told of a lane that is asleep and has somebody waiting."""
         self.tag = ""
         self.cluster = ""
         self.models: dict[str, Model] = {}
@@ -104,6 +108,7 @@ class Fleet:
         self._opened = opened
         self._closed = closed
         self._place = place
+        self._wake = wake
         self.limited: set[str] = set()  # the models with a rate limit
 
     def resolve(self, target: Target, pin: str, asked: Asked) -> Lane | Refusal:
@@ -216,7 +221,7 @@ class Fleet:
         key = (model, version)
         lane = self.lanes.get(key)
         if lane is None:
-            lane = self.lanes[key] = Lane(model, version, self._below, self._rows)
+            lane = self.lanes[key] = Lane(model, version, self._below, self._rows, self._wake)
             if self._rows.others:
                 lane.meet(0.0)
         return lane

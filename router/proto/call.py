@@ -237,7 +237,10 @@ class Call:
         )
         if isinstance(found, Lane) and request.is_readiness and not found.replicas:
             # Who asks for readiness wants to know now, not when it has come.
-            found = errors.not_ready(found.model, found.version, found.route.state)
+            if found.is_asleep:
+                found = errors.is_asleep(found.model)
+            else:
+                found = errors.not_ready(found.model, found.version, found.route.state)
         if isinstance(caller, Caller):
             if isinstance(found, Lane):
                 caller.enter()

@@ -321,6 +321,9 @@ class ClientConnection(Answering, asyncio.Protocol):
                     self._caller.enter()
                 return found
             # Who asks for readiness wants to know now, not when it has come.
+            if found.is_asleep:
+                self._tell(index.ready(found.model))
+                return None
             found = errors.not_ready(found.model, found.version, found.route.state)
         if request.caller is not None:
             cast(Caller, request.caller).told(found.status)

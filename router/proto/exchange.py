@@ -346,7 +346,8 @@ class Exchange(Place):
             return errors.replica_failed(lane.model, lane.version, self._failure)
         if phase == QUEUED:
             lane.stats.shed_one("queue_timeout")
-            return errors.queue_timeout(lane.model, lane.version, now - self._queued_at)
+            absence = "" if lane.replicas else lane.route.state
+            return errors.queue_timeout(lane.model, lane.version, now - self._queued_at, absence)
         if phase == CONNECTING:
             return errors.connect_timeout(lane.model, lane.version, now - self._slot_at)
         if now - self._sent_at >= self._replica.health.patience_s():

@@ -145,7 +145,8 @@ class Place:
     def _admit(self, now: float) -> None:
         self._queued_at = now
         lane = self._lane
-        lane.stats.arrived += 1
+        if not self._request.is_readiness:  # who watches a model does not use it: it may sleep all the same
+            lane.stats.arrived += 1
         affinity = None if lane.sticky is None else lane.sticky.affinity(self._request)
         replica = lane.reserve(now, affinity)
         if replica is not None:

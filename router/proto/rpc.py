@@ -203,7 +203,7 @@ class ModelReady(ModelMethod):
 
     def answered(self, call: Call) -> None:
         refusal = call.refusal
-        if refusal is not None and refusal.code == "NOT_READY":
+        if refusal is not None and refusal.code in ("NOT_READY", "ASLEEP"):
             call.refusal, call.status = None, refusal.status
         super().answered(call)
 

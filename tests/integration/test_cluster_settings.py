@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
@@ -180,15 +179,21 @@ class TestEjected:
     def test_a_stopped_replica_is_ejected_probed_told_and_replaced_while_the_other_serves(
         self, cluster: Cluster
     ) -> None:
-        """SIGSTOP leaves a process that lives, whose port accepts, and that answers nothing: no engine sees it."""
-        cluster.write_model("m", 5.0)
+        """Native code that holds the interpreter leaves a process that lives, whose port accepts, and that answers
+        nothing: no engine sees it."""
+        hang = "if 666 in inputs['x']: __import__('ctypes').PyDLL(None).sleep(120)"
+        cluster.write_model("m", 5.0, predict=hang)
         section = {"versions": {"1": {"source": "m"}}, "scaling": {"min": 2}, "request_timeout_ms": 1200}
         cluster.apply(fleet(iris=section))
         ids = [r["id"] for r in cluster.version("iris")["replicas"]]
         hung = cluster.server(ids[0])
+        port = next(r["port"] for r in cluster.version("iris")["replicas"] if r["id"] == ids[0])
+        direct = f"http://127.0.0.1:{port}/v2/models/iris/infer"
+        poison = {"inputs": [{**BODY["inputs"][0], "data": [666.0]}]}
 
         with cluster.load("iris", connections=4) as load:
-            hung.send_signal(signal.SIGSTOP)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(direct, json=poison, trust_env=False, timeout=0.5)
             event = until("it is told that it was ejected", lambda: cluster.events("replica_ejected"))[0]
             shown = cluster.version("iris")
             lost = until("it is given up", lambda: cluster.events("replica_failed"), within_s=30)[0]

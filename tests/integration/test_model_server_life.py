@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 import socket
+import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ class Model:
             time.sleep(0.01)
         return inputs["x"] * 2
 """
+IRIS = {"name": "x", "datatype": "FP64", "shape": [1, 4], "data": models.ONE_ROW[0]}
 ONE = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}
 
 
@@ -64,6 +68,36 @@ def wait_until_refused(replica: Replica) -> None:
         except httpx.ConnectError:
             return
     raise AssertionError("it still takes connections")
+
+
+class TestPause:
+    """A pause of hours, made short: the watchdog's timer is 5 s beyond `predict_timeout_s`."""
+
+    def test_one_that_was_told_outlasts_its_watchdog(self, tmp_path: Path) -> None:
+        tuned = {"MODELFLEET_SETTINGS": settings(predict_timeout_s=0.2)}
+        with ready_replica(models.iris(tmp_path / "m"), **tuned) as replica:
+            told = httpx.post(f"{replica.url}/v2/health/pause")
+
+            replica.process.send_signal(signal.SIGSTOP)
+            time.sleep(5.5)
+            replica.process.send_signal(signal.SIGCONT)
+
+            assert (told.status_code, told.json()) == (200, {"inside": 0})
+            assert replica.infer(IRIS).status_code == 200
+            with pytest.raises(subprocess.TimeoutExpired):
+                replica.process.wait(0.5)
+
+    def test_one_with_a_request_inside_refuses(self, tmp_path: Path) -> None:
+        directory = models.python(tmp_path / "m", SLOW)
+        with ready_replica(directory, backend="python") as replica, ThreadPoolExecutor() as pool:
+            answer = pool.submit(replica.infer, ONE)
+            replica.wait_for_line("predicting")
+
+            told = httpx.post(f"{replica.url}/v2/health/pause")
+
+            (tmp_path / "go").touch()
+            assert (told.status_code, told.json()) == (409, {"inside": 1})
+            assert answer.result().status_code == 200
 
 
 class TestLoading:

@@ -32,13 +32,21 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
     log = EventLog(str(tmp_path / "gateway.log"))
 
     async def start(
-        access_log: str = "", shadow_samples: str = "", tls: Tls | None = None, auth: str = "off", **limits: float
+        access_log: str = "",
+        shadow_samples: str = "",
+        tls: Tls | None = None,
+        auth: str = "off",
+        control_url: str = "",
+        token_file: str = "",
+        **limits: float,
     ) -> GatewayUnderTest:
         config = Config(
             port=0,
             metrics_port=0,
             grpc_port=0,
-            table_file="unused",
+            table_file="" if control_url else "unused",
+            control_url=control_url,
+            token_file=token_file,
             access_log=access_log,
             tls=tls,
             auth=auth,  # type: ignore[arg-type]

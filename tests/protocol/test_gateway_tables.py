@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from router.calls import backoff_s
 from router.config import Config
 from router.contract import ApiKey, Endpoint, ModelRoute, Table, TableDelta, VersionRoute, decode, encode
 from router.kept import load_cache
 from router.log import EventLog
 from router.server import Gateway
-from router.sync import backoff_s, follow_control_plane, follow_file
+from router.sync import follow_control_plane, follow_file
 from tests.fakes.gateway import GatewayUnderTest, until
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 

@@ -33,6 +33,7 @@ from worker_image.server.settings import Settings
 from worker_image.server.site import Site
 from worker_image.server.streaming import Streams
 from worker_image.server.tensors import Parameters, Signature, Tensors
+from worker_image.server.watchdog import Rest
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -43,6 +44,7 @@ Page = Callable[[], Reply]
 # memory and helps nobody.
 OVERSHOOT = 4
 MOST_INSIDE = 4096
+PAUSE_PATH = "/v2/health/pause"
 # No number that a header field may say has more.
 _MOST_DIGITS = 18
 
@@ -64,6 +66,7 @@ class App:
         self._custom = Custom(settings.model, metrics, self, self._predictors.stream_routes())
         self._pages = self._page_routes()
         self._routes = self._predictors.routes()
+        self.rest = Rest()
         # False once the server is to end: each answer is then the last on its connection.
         self.keeps_connections = True
         # As they stand in a request line. Others, with a query or escapes, take the longer way.
@@ -213,6 +216,9 @@ class App:
         if path == repository.PATH and method == "POST":
             await self._send(send, await self._index(scope, receive))
             return
+        if path == PAUSE_PATH and method == "POST":
+            await self._send(send, self._before_pause())
+            return
         if page is not None and method in ("GET", "HEAD"):
             await self._send(send, page())
             return
@@ -251,6 +257,13 @@ class App:
             return self._readiness()
         phases = {name: round(seconds, 3) for name, seconds in phase.lengths.items()}
         return _json({"ready": True, "ready_at": round(phase.ready_at, 3), "phases": phases})
+
+    def _before_pause(self) -> Reply:
+        """The control plane is about to pause this process; with a request inside it must not."""
+        inside = self._metrics.in_flight
+        if not inside:
+            self.rest.begin()
+        return _json({"inside": inside}, status=409 if inside else 200)
 
     def _readiness(self) -> Reply:
         phase = self._phase

@@ -267,7 +267,7 @@ def _fail(phase: Phase, failed: ModelFailed) -> int:
 async def _until_end(settings: Settings, face: Face, serving: Serving, ends: list[asyncio.Task[Any]]) -> int:
     timeout_s = settings.tuning.predict_timeout_s
     # A process that hangs is ended by the thread that waits for it, and the others go on.
-    watch = watchdog.until_stuck(serving.watched, timeout_s, may_restart=in_processes(settings))
+    watch = watchdog.until_stuck(serving.watched, timeout_s, face.app.rest, may_restart=in_processes(settings))
     hung = asyncio.create_task(watch, name="watchdog")
     await asyncio.wait([*ends, hung], return_when=asyncio.FIRST_COMPLETED)
     if not hung.done():

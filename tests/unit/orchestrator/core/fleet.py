@@ -10,12 +10,23 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.entities import Desired, Exit, Observed, Replica
-from orchestrator.core.plan import DrainReplica, Memory, Plan, Policy, RemoveReplica, StartReplica, StopReplica
+from orchestrator.core.plan import (
+    DrainReplica,
+    Memory,
+    PauseReplica,
+    Plan,
+    Policy,
+    RemoveReplica,
+    StartReplica,
+    StopReplica,
+    WakeReplica,
+)
 from orchestrator.core.reconcile import reconcile
 from orchestrator.core.states import PENDING, ReplicaState
 
 POLICY = Policy(max_starting=3, max_surge_ratio=0.34, backoff_max_s=8.0, stable_after_s=10.0)
 READY_AFTER_S = 2.0
+WAKE_S = 0.05
 
 
 @dataclass
@@ -33,6 +44,7 @@ class Fleet:
     gateway_answers: bool = True
     load_s: float = READY_AFTER_S
     engine_fails: bool = False
+    wakes_dead: bool = False
     made: int = 0
 
     # -- what happens in the world --------------------------------------------------------------------------
@@ -61,6 +73,15 @@ class Fleet:
     def lose_readiness(self, id_: str) -> None:
         self.replicas[id_] = replace(self.replicas[id_], state=ReplicaState.LOADING)
         self.ready_at[id_] = self.now + self.load_s
+
+    def pause_by_hand(self, id_: str) -> None:
+        self.replicas[id_] = replace(self.replicas[id_], state=ReplicaState.STANDBY)
+
+    def wake(self, id_: str) -> None:
+        """By hand or by us; with `wakes_dead` it never answers again."""
+        self.replicas[id_] = replace(self.replicas[id_], state=ReplicaState.STARTING)
+        if not self.wakes_dead:
+            self.ready_at[id_] = self.now + WAKE_S
 
     def restart_control_plane(self) -> None:
         """Everything is forgotten but what the store keeps."""
@@ -99,6 +120,10 @@ class Fleet:
                     self._start(action)
                 case DrainReplica():
                     self.drained_since[action.replica_id] = self.now
+                case WakeReplica() if not self.engine_fails:
+                    self.wake(action.replica_id)
+                case PauseReplica() if not self.engine_fails:
+                    self.pause_by_hand(action.replica_id)
                 case StopReplica() | RemoveReplica() if not self.engine_fails:
                     self.replicas.pop(action.replica_id, None)
 
@@ -112,12 +137,13 @@ class Fleet:
     def converge(self, most_steps: int = 400) -> Plan:
         """Without further faults the world becomes as desired."""
         self.gateway_answers, self.engine_fails, self.load_s, self.in_flight = True, False, READY_AFTER_S, {}
+        self.wakes_dead = False
         for id_, seen in self.replicas.items():
             if seen.state in PENDING:
                 self.ready_at.setdefault(id_, self.now)
         for _ in range(most_steps):
             plan = self.step()
-            if plan.is_converged:
+            if plan.is_converged and not self.ready_at:
                 return plan
             self.gateway_applies()
             self.pass_time(1.0)
@@ -141,6 +167,8 @@ class Checks:
         self.stays_below_the_surge()
         self.keeps_serving_models_served()
         self.stops_only_what_is_done()
+        self.pauses_only_what_is_idle()
+        self.wakes_what_is_needed()
         self.decides_the_same_again()
 
     def _by_id(self) -> dict[str, Replica]:
@@ -181,9 +209,10 @@ class Checks:
         starts = Counter(a.version.key for a in self.plan.actions if isinstance(a, StartReplica))
         draining = self.plan.memory.draining
         for key, count in starts.items():
-            wanted = self.fleet.desired.versions()[key].replicas
+            wanted = self.fleet.desired.versions()[key]
+            total = wanted.replicas + wanted.standby
             live = [r for r in self.observed.of(key) if r.state is not ReplicaState.FAILED and r.id not in draining]
-            assert len(live) + count <= wanted + max(1, math.ceil(POLICY.max_surge_ratio * wanted))
+            assert len(live) + count <= total + max(1, math.ceil(POLICY.max_surge_ratio * total))
 
     def keeps_serving_models_served(self) -> None:
         """A model whose routing could serve goes on serving: its weights name some replica that is ready."""
@@ -204,11 +233,31 @@ class Checks:
             if not isinstance(action, StopReplica):
                 continue
             target = replicas[action.replica_id]
+            if target.state is ReplicaState.STANDBY:
+                continue  # nobody can be answered by it; what hangs in it was paused by hand
             if target.state is ReplicaState.READY or target.id in self.before.draining:
                 since = self.fleet.drained_since.get(target.id, self.fleet.now)
                 is_done = target.routed is False and target.in_flight == 0
                 assert target.id in self.before.draining
                 assert is_done or self.fleet.now >= since + 5.0
+
+    def pauses_only_what_is_idle(self) -> None:
+        """Nothing is in flight, and the table that the gateway holds does not name it."""
+        replicas = self._by_id()
+        for action in self.plan.actions:
+            if isinstance(action, PauseReplica):
+                target = replicas[action.replica_id]
+                assert (target.state, target.routed, target.in_flight) == (ReplicaState.READY, False, 0)
+                assert target.id in self.before.draining
+
+    def wakes_what_is_needed(self) -> None:
+        """A paused replica of the wanted spec is left so only while enough others are awake, or on their way."""
+        woken = {a.replica_id for a in self.plan.actions if isinstance(a, WakeReplica)}
+        for key, wanted in self.fleet.desired.versions().items():
+            ours = [r for r in self.observed.of(key) if r.digest == wanted.digest and r.exit is None]
+            asleep = [r for r in ours if r.state is ReplicaState.STANDBY and r.id not in woken]
+            awake = [r for r in ours if r.state is not ReplicaState.STANDBY or r.id in woken]
+            assert not asleep or len(awake) >= wanted.replicas
 
     def decides_the_same_again(self) -> None:
         """A decision is a function; and one on its own result, in an unchanged world, drains nothing twice."""

@@ -31,7 +31,10 @@ def models(draw: st.DrawFn, name: str) -> DesiredModel:
 def wanted_versions(draw: st.DrawFn, name: str) -> DesiredVersion:
     spec = draw(st.sampled_from(["a", "b", "c", "bad"]))
     replicas = draw(st.sampled_from([0, 1, 1, 2, 3, 5]))
-    return version(name, replicas, spec, startup_timeout_s=20.0, drain_timeout_s=DRAIN_TIMEOUT_S)
+    standby = draw(st.sampled_from([0, 0, 0, 1, 2]))
+    return version(
+        name, replicas, spec, standby=standby, startup_timeout_s=20.0, drain_timeout_s=DRAIN_TIMEOUT_S
+    )  # fmt: skip
 
 
 @st.composite
@@ -45,7 +48,8 @@ def mended(want: Desired) -> Desired:
 
     def mend(wanted: DesiredVersion) -> DesiredVersion:
         name = str(wanted.key)
-        return version(name, wanted.replicas, wanted.digest.replace("bad", "c"), drain_timeout_s=DRAIN_TIMEOUT_S)
+        spec = wanted.digest.replace("bad", "c")
+        return version(name, wanted.replicas, spec, standby=wanted.standby, drain_timeout_s=DRAIN_TIMEOUT_S)
 
     return Desired(
         want.revision,
@@ -107,6 +111,24 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.fleet.lose_readiness(id_)
         self.fleet.step()
 
+    @rule(data=st.data())
+    def somebody_pauses_a_replica(self, data: st.DataObject) -> None:
+        id_ = self._pick(data, ReplicaState.READY, ReplicaState.STARTING, ReplicaState.LOADING)
+        if id_ is not None:
+            self.fleet.pause_by_hand(id_)
+        self.fleet.step()
+
+    @rule(data=st.data())
+    def somebody_wakes_a_replica(self, data: st.DataObject) -> None:
+        id_ = self._pick(data, ReplicaState.STANDBY)
+        if id_ is not None:
+            self.fleet.wake(id_)
+        self.fleet.step()
+
+    @rule(dead=st.booleans())
+    def replicas_wake_dead_or_well(self, dead: bool) -> None:
+        self.fleet.wakes_dead = dead
+
     @rule(seconds=st.sampled_from([0.5, 2.0, 100.0]))
     def models_load_slower_or_faster(self, seconds: float) -> None:
         self.fleet.load_s = seconds
@@ -133,8 +155,11 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert {name: m.labels for name, m in plan.routes.items()} == {
             name: m.labels for name, m in fleet.desired.models.items()
         }
-        assert sorted((r.key, r.digest) for r in fleet.replicas.values()) == sorted(
-            (key, wanted.digest) for key, wanted in fleet.desired.versions().items() for _ in range(wanted.replicas)
+        assert sorted((r.key, r.digest, r.state) for r in fleet.replicas.values()) == sorted(
+            (key, wanted.digest, state)
+            for key, wanted in fleet.desired.versions().items()
+            for state, count in ((ReplicaState.READY, wanted.replicas), (ReplicaState.STANDBY, wanted.standby))
+            for _ in range(count)
         )
         assert fleet.step().is_empty
         assert fleet.step().is_empty

@@ -55,7 +55,7 @@ class TestFillingUp:
         plan = decide(desired(version("iris@1", 0)))
 
         assert plan.is_converged
-        assert plan.routes["iris"].versions["1"].state == "no replica is wanted (scaling.min is 0)"
+        assert plan.routes["iris"].versions["1"].state == "asleep: a request wakes it"
 
     def test_two_models_with_versions_of_the_same_name_are_apart(self):
         plan = decide(desired(version("iris@1"), version("text@1")), replica("r1", "iris@1"))
@@ -494,8 +494,17 @@ class TestDraining:
             "- stop iris@1 r2: its time to drain is up; the gateway does not say what is in flight"
         )
 
-    def test_a_draining_replica_is_never_taken_back(self):
+    def test_a_draining_replica_that_is_needed_again_serves_on(self):
         memory = self._draining()
+
+        plan = decide(desired(version("iris@1", 2)), replica("r1", "iris@1"), replica("r2", "iris@1"), memory=memory)
+
+        assert plan.is_empty
+        assert endpoints(plan) == {"1": ("r1", "r2")}
+        assert plan.memory.draining == {}
+
+    def test_a_draining_replica_that_was_told_to_stop_is_not_taken_back(self):
+        memory = replace(self._draining(), counted=frozenset({"r2"}))
 
         plan = decide(desired(version("iris@1", 2)), replica("r1", "iris@1"), replica("r2", "iris@1"), memory=memory)
 

@@ -60,6 +60,72 @@ def enqueue(lane: Lane, **arguments: object) -> Waiting:
     return waiter
 
 
+class TestAsleep:
+    ASLEEP = VersionRoute(state="asleep: a request wakes it", queue_max=2)
+
+    def sleeping(self) -> tuple[Lane, list[Lane]]:
+        woken: list[Lane] = []
+        made = Lane("m", "1", random.Random(1).randrange, wake=woken.append)
+        made.update(self.ASLEEP, (), 0.0)
+        return made, woken
+
+    def test_a_request_waits_and_wakes_it(self) -> None:
+        asleep, woken = self.sleeping()
+
+        enqueue(asleep)
+
+        assert asleep.queued == 1
+        assert woken == [asleep]
+
+    def test_its_queue_has_its_limit(self) -> None:
+        asleep, _ = self.sleeping()
+        enqueue(asleep)
+        enqueue(asleep)
+
+        refusal = asleep.enqueue(Waiting(), 0.0)
+
+        assert refusal is not None
+        assert refusal.code == "OVERLOADED"
+
+    def test_a_table_by_which_it_falls_asleep_under_a_request_wakes_it(self) -> None:
+        woken: list[Lane] = []
+        made = Lane("m", "1", random.Random(1).randrange, wake=woken.append)
+        made.update(VersionRoute(state="starting: loading"), (), 0.0)
+        enqueue(made)
+        assert woken == []
+
+        made.update(self.ASLEEP, (), 0.0)
+
+        assert woken == [made]
+
+    def test_nobody_is_told_of_one_that_starts_already(self) -> None:
+        asleep, woken = self.sleeping()
+        asleep.update(VersionRoute(state="waking: from standby"), (), 0.0)
+
+        enqueue(asleep)
+
+        assert woken == []
+
+    def test_once_it_cannot_start_all_are_refused_with_the_reason(self) -> None:
+        asleep, _ = self.sleeping()
+        waiting = [enqueue(asleep), enqueue(asleep)]
+
+        asleep.update(VersionRoute(state="failed: the weights are cursed"), (), 0.0)
+
+        refusals = [waiter.refusal for waiter in waiting]
+        assert [r.code for r in refusals if r] == ["NOT_READY", "NOT_READY"]
+        assert all(r and "the weights are cursed" in r.text and r.retry_after_s for r in refusals)
+
+    def test_those_who_waited_get_no_more_slots_than_there_are(self) -> None:
+        asleep, _ = self.sleeping()
+        first, second = enqueue(asleep), enqueue(asleep)
+
+        asleep.update(VersionRoute(concurrency=1), (Replica("r", "h", 1),), 0.0)
+
+        assert first.replica is not None
+        assert second.replica is None
+
+
 class TestQueue:
     def test_gives_a_freed_slot_to_the_oldest(self) -> None:
         busy = lane()
