@@ -32,7 +32,7 @@ SECTIONS = {
     "Run": ("up", "down", "doctor"),
     "Change": ("init", "validate", "plan", "apply", "rollback", "delete"),
     "Look": ("status", "describe", "events", "logs", "history"),
-    "Use": ("predict", "bench", "keys", "schema", "version"),
+    "Use": ("predict", "bench", "simulate", "keys", "schema", "version"),
 }
 # Verbs that have verbs of their own, with the functions that they are in the verb's module.
 GROUPS = {"keys": {"create": "create", "list": "list_all", "revoke": "revoke"}}

@@ -114,6 +114,7 @@ class World:
     """What the control plane knows. `steps` is what asking for the operation answers, the last one for ever."""
 
     gateway_url: str = "http://127.0.0.1:9"
+    metrics_url: str = "http://127.0.0.1:8082"
     models: list[s.ModelStatus] = field(default_factory=lambda: [iris()])
     plans: list[s.PlanResponse] = field(default_factory=lambda: [plan(change("+", "iris@1", "start 1 replica", "new"))])
     steps: list[s.OperationStatus] = field(default_factory=lambda: [step("preparing"), step("succeeded", progress())])
@@ -132,7 +133,7 @@ class World:
             cluster="demo", engine=self.engine, revision=2, state="converged" if self.models else "empty",
             version="0.1.0", pid=os.getpid(), started_at=self.started_at, state_dir="/state", models=self.models,
             gateway=s.GatewayStatus(
-                url=self.gateway_url, metrics_url="http://127.0.0.1:8082", pid=7, ready=True, table_current=True
+                url=self.gateway_url, metrics_url=self.metrics_url, pid=7, ready=True, table_current=True
             ),
         )  # fmt: skip
 

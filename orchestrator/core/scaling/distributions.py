@@ -79,6 +79,12 @@ def _at_rank(bounds: Sequence[float], counts: Sequence[float], rank: float) -> f
     return lower
 
 
+def scaled(service: Service, mean_s: float) -> Service:
+    """The same shape with another mean."""
+    factor = mean_s / service.mean_s if service.mean_s else 1.0
+    return Service(tuple(value * factor for value in service.values))
+
+
 def spread(per_second: Sequence[int], seed: int = 0) -> list[float]:
     """Arrival times from counts per second, at random within each."""
     times: list[float] = []

@@ -252,7 +252,7 @@ class TestEvents:
         result = run("events", "--since", "10")
 
         assert result.exit_code == 2
-        assert "the units are s, m, h and d" in result.stderr
+        assert "the units are ms, s, m, h and d" in result.stderr
 
     def test_json_is_a_list_of_the_schema(self, api: FakeAdminApi, world: World, run: Run) -> None:
         world.events = [event(1, "one"), event(2, "two")]
