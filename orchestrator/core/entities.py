@@ -163,6 +163,11 @@ class ClusterLimits:
     max_memory_bytes: int | None = None
     max_starting: int = 4
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether what one version takes may be missing for another."""
+        return self.max_cpus is not None or self.max_memory_bytes is not None
+
 
 @dataclass(frozen=True, slots=True)
 class SignalSource:

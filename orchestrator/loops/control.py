@@ -19,12 +19,18 @@ import httpx
 from orchestrator.adapters.docker_engine import DockerEngine
 from orchestrator.adapters.engine import Engine
 from orchestrator.adapters.gateway import GatewayProcess
+from orchestrator.adapters.metrics import Metrics
 from orchestrator.adapters.process_engine import ProcessEngine
+from orchestrator.adapters.prometheus import Prometheus
+from orchestrator.adapters.scrape import Scrape
+from orchestrator.adapters.signals import Source
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.adapters.store import Store
 from orchestrator.config import ENGINES, VERSION, Config
+from orchestrator.core.entities import SignalSource
 from orchestrator.core.errors import ConflictError, UnavailableError
 from orchestrator.core.plan import Policy
+from orchestrator.loops.autoscale import Autoscaler
 from orchestrator.loops.ejections import EjectionWatch
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
@@ -35,6 +41,7 @@ from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.routing import TableBoard
+from orchestrator.loops.signals import Signals
 from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import TaskGroup, forever
 from orchestrator.loops.waking import Waking
@@ -54,6 +61,7 @@ class ControlPlane:
         self.started_at = time.time()
         self.cluster = _settle(store, "cluster", config.cluster, "default")
         self.stopped = asyncio.Event()
+        self.metrics = Metrics()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
         self._client = httpx.AsyncClient(timeout=2.0, trust_env=False)
         # Guards a change of names: two first applies at once must not both assemble.
@@ -88,8 +96,21 @@ class ControlPlane:
             self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads
         )  # fmt: skip
 
+        self.signals = Signals(self.journal)
+        self.autoscaler = Autoscaler(
+            self.loop, self.targets, self.signals, self.store.scaling, self.journal, self.metrics,
+            sources=self._sources_of_signals, ensure=self.operations.ensure_runtime,
+        )  # fmt: skip
+
     def _wake(self) -> None:
         self.loop.wake()
+
+    def _sources_of_signals(self, wanted: SignalSource) -> list[Source]:
+        direct = Scrape(self._client, self.keeper.metrics_urls, self._threads)
+        if not wanted.prometheus or wanted.kind == "direct":
+            return [direct]
+        prometheus = Prometheus(self._client, wanted.prometheus, self.cluster, self._threads)
+        return [prometheus] if wanted.kind == "prometheus" else [direct, prometheus]
 
     async def run(self) -> None:
         """Adopts what runs, takes up what was left, and keeps at it until `stopped` is set."""
@@ -134,6 +155,7 @@ class ControlPlane:
         self._tasks.spawn(self._reconcile(), name="reconcile")
         self._tasks.spawn(forever("probe", self.prober.run), name="probe")
         self._tasks.spawn(forever("ejections", self.ejections.run), name="ejections")
+        self._tasks.spawn(forever("autoscale", self.autoscaler.run), name="autoscale")
         self._watch_engine()
 
     async def down(self) -> None:

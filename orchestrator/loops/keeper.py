@@ -52,6 +52,12 @@ class GatewayKeeper:
             return None
         return await report(self._client, self.listener)
 
+    def metrics_urls(self) -> dict[str, str]:
+        """The gateways that should answer, by their names for people."""
+        if self.listener is None:
+            return {}
+        return {f"127.0.0.1:{self.listener.metrics_port}": self.listener.metrics_url}
+
     def ports(self) -> dict[str, int]:
         """The ports that a gateway of ours holds, by their names in the manifest. Blocks on a file."""
         return self._process.ports()

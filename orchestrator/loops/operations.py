@@ -271,6 +271,22 @@ class Operations:
         self._journal.record("operation_failed", f"{operation.kind} changed nothing: {error}", level="error")
         self.changed.notify()
 
+    async def ensure_runtime(self, key: VersionKey) -> None:
+        """Makes sure that what a version in force is started in is there; builds it again where somebody removed it.
+
+        Raises `FleetError` when it cannot be.
+        """
+        await self._on_thread(self._ensure_runtime, key)
+
+    def _ensure_runtime(self, key: VersionKey) -> None:
+        revision = self._store.current_revision()
+        model = revision.desired.models.get(key.model) if revision else None
+        if revision is None or model is None or key.version not in model.versions:
+            return
+        manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
+        one = replace(model, versions={key.version: model.versions[key.version]})
+        self._preparer.require({key.model: one}, manifest, lambda _: None)
+
     # -- watch ----------------------------------------------------------------------------------------------
 
     async def _watch(self, operation: StoredOperation) -> None:

@@ -80,6 +80,11 @@ class ReconcileLoop:
         self.decided = Signal()
         self.frozen = False
 
+    @property
+    def asked(self) -> Desired:
+        """What was applied, without the counts that were chosen since."""
+        return self._asked
+
     def set_desired(self, desired: Desired) -> None:
         self._asked, self.desired = desired, self.foresee(desired)
         self._targets.adopt(self.desired)

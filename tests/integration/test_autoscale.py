@@ -1,0 +1,117 @@
+"""Replicas that follow the load, as an operator sees it: real control plane, gateway and model servers (processes).
+
+Each test streams predictions at a rate and waits for what the autoscaler says and does about it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster import Cluster, fleet, pick_port, until
+from tests.integration.streams import Stream, streaming
+
+pytestmark = pytest.mark.timeout(180)
+
+# One request at a time for 50 ms: 50 requests/s keep 2.5 replicas busy.
+SLOW = "time.sleep(0.05)"
+SLO = {"latency_ms": 250}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for the module; each test applies a manifest of its own."""
+    found = Cluster(tmp_path_factory.mktemp("autoscale"), f"test-{secrets.token_hex(4)}", pick_port).start()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def scaled_model(source: str, **section: Any) -> dict[str, Any]:
+    scaling = {"max": 4, **section.pop("scaling", {})}
+    return {"slo": SLO, "concurrency": 1, "versions": {"1": {"source": source}}, "scaling": scaling, **section}
+
+
+def newest(cluster: Cluster) -> int:
+    """The id of the newest event."""
+    return max((int(e["id"]) for e in cluster.get("/events", limit=1)), default=0)
+
+
+def decisions(cluster: Cluster, model: str, after: int = 0) -> list[dict[str, Any]]:
+    return [e for e in cluster.events("scaled", after) if e["model"] == model]
+
+
+def ready(cluster: Cluster, model: str) -> int:
+    return int(cluster.version(model)["ready"])
+
+
+def used_to(stream: Stream, requests: int = 50) -> None:
+    """Waits until the autoscaler knows the usual load."""
+    until("the usual load is known", lambda: stream.answered >= requests, 40)
+
+
+class TestAStep:
+    def test_is_answered_within_three_seconds_and_no_request_is_lost(self, shared: Cluster) -> None:
+        shared.write_model("stepped", predict=SLOW)
+        shared.apply(fleet(stepped=scaled_model("stepped")))
+        after = newest(shared)
+        with streaming(shared.gateway_port, "stepped", 5) as stream:
+            used_to(stream)
+            assert decisions(shared, "stepped", after) == []
+
+            stepped_at = stream.step(50)
+            first = until("it scales", lambda: decisions(shared, "stepped", after), 20)[0]
+            until("replicas are ready", lambda: ready(shared, "stepped") >= 3, 40)
+
+        assert first["at"] - stepped_at < 3
+        assert first["message"].startswith("stepped@1: 1 -> ")
+        assert "needed for p95 ≤ 0.25 s at 1 per replica; jump seen" in first["message"]
+        assert stream.failures == []
+        before = [r["spec"] for r in shared.version("stepped")["replicas"]]
+        assert len(set(before)) == 1
+
+    def test_leaves_what_was_applied_as_it_is(self, shared: Cluster) -> None:
+        """A count that the autoscaler chose is no difference to the manifest."""
+        shared.write_model("kept", predict=SLOW)
+        manifest = fleet(kept=scaled_model("kept"))
+        shared.apply(manifest)
+        after = newest(shared)
+        with streaming(shared.gateway_port, "kept", 5) as stream:
+            used_to(stream)
+            stream.step(50)
+            until("it scales", lambda: decisions(shared, "kept", after), 20)
+
+            plan = shared.api("POST", "/plan", json=shared.request(manifest)).json()
+
+        assert plan["text"] == "nothing changes"
+
+
+class TestAControlPlaneThatDies:
+    def test_in_the_middle_of_scaling_up_leaves_a_count_that_the_next_goes_on_with(self, shared: Cluster) -> None:
+        shared.write_model("orphan", predict=SLOW, load="time.sleep(1)")
+        shared.apply(fleet(orphan=scaled_model("orphan")))
+        after = newest(shared)
+        with streaming(shared.gateway_port, "orphan", 5) as stream:
+            used_to(stream)
+            stream.step(50)
+            target = until("it scales", lambda: decisions(shared, "orphan", after), 20)
+            wanted = shared.version("orphan")["desired"]
+
+            shared.kill()
+            shared.start()
+            until("the others are ready", lambda: ready(shared, "orphan") >= wanted, 40)
+
+        assert wanted > 1
+        assert len(target) == 1
+        later = decisions(shared, "orphan", int(target[-1]["id"]))
+        assert [e["message"] for e in later if " -> " in e["message"] and is_down(e["message"])] == []
+        assert stream.failures == []
+
+
+def is_down(message: str) -> bool:
+    before, after = message.split(": ")[1].split(" -> ")
+    return int(after) < int(before)
