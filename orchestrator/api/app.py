@@ -23,7 +23,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.engine import LogLine
-from orchestrator.api import doctor, keys, schemas, views
+from orchestrator.api import doctor, keys, scaling, schemas, views
 from orchestrator.api.context import Control
 from orchestrator.config import VERSION
 from orchestrator.core import diff
@@ -58,7 +58,7 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.add_exception_handler(FleetError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.include_router(public)
-    for router in (private, keys.router):
+    for router in (private, keys.router, scaling.router):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(_authenticate)])
     app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(_authenticate)])
     return app
@@ -124,6 +124,12 @@ def _error(status: int, code: str, sentence: str, diagnostics: list[schemas.Diag
 async def healthz(control: Control) -> dict[str, Any]:
     """Whether the control plane is up, and whose it is."""
     return {"cluster": control.cluster, "pid": os.getpid(), "version": VERSION}
+
+
+@public.get("/metrics")
+async def metrics(control: Control) -> Response:
+    """The control plane's own metrics. As the gateway's they need no token, and are for this machine alone."""
+    return Response(scaling.metrics(control), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 # -- state ------------------------------------------------------------------------------------------------------

@@ -42,6 +42,68 @@ class ReplicaStatus(Schema):
     reason: str = ""
 
 
+class SourceStatus(Schema):
+    """One source of signals. `age_s`: how old its newest numbers are (None: there are none yet); `trouble` says why it
+    cannot be relied on, "" while it can; `note` is what one should know though it can."""
+
+    name: str
+    age_s: float | None = None
+    trouble: str = ""
+    note: str = ""
+
+
+class SignalsStatus(Schema):
+    """Where the autoscaler reads. `active` is the source that counts, "" while none does."""
+
+    active: str = ""
+    sources: list[SourceStatus] = []
+
+
+class OverrideStatus(Schema):
+    """A count that a person set. `until` None: until it is taken back."""
+
+    replicas: int
+    until: float | None = None
+
+
+class ScaleRequest(Schema):
+    """`replicas` for `for_s` seconds (None: until it is taken back)."""
+
+    replicas: int = Field(ge=0, le=1000)
+    for_s: float | None = Field(default=None, gt=0, le=366 * 86_400)
+
+
+class ScalingStatus(Schema):
+    """How a version's count came about. `chosen_by`: `manifest` (it is fixed), `load`, or `hand`.
+
+    `reason` is the newest decision's sentence; `inputs` are what it rested on, as (name, value) in words.
+    """
+
+    model: str
+    version: str
+    chosen_by: Literal["manifest", "load", "hand"]
+    replicas: int
+    standby: int = 0
+    minimum: int
+    maximum: int
+    override: OverrideStatus | None = None
+    decided_at: float | None = None
+    reason: str = ""
+    inputs: list[tuple[str, str]] = []
+
+
+class ScaleDecision(Schema):
+    """A decision that changed a version's count."""
+
+    at: float
+    model: str
+    version: str
+    before: int
+    target: int
+    standby: int
+    reason: str
+
+
 class VersionStatus(Schema):
     """One version: `ready` of `desired` replicas of the desired spec, and `standby` ones, loaded and paused; `reason`
     says why it is not there yet, how deep it sleeps, or which replicas the gateway leaves alone."""
@@ -61,6 +123,7 @@ class VersionStatus(Schema):
     cpus: float = 0
     memory_bytes: int = 0
     replicas: list[ReplicaStatus] = []
+    scaling: ScalingStatus | None = None
 
 
 class ModelStatus(Schema):
@@ -100,6 +163,7 @@ class ClusterStatus(Schema):
     gateway: GatewayStatus
     models: list[ModelStatus]
     operation: OperationStatus | None = None
+    signals: SignalsStatus = SignalsStatus()
 
 
 class Event(Schema):

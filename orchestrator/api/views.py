@@ -11,7 +11,7 @@ import msgspec
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.store import StoredEvent, StoredOperation, StoredRevision
-from orchestrator.api import schemas
+from orchestrator.api import scaling, schemas
 from orchestrator.config import VERSION
 from orchestrator.core.entities import DesiredVersion, Replica, VersionKey
 from orchestrator.core.keys import Key
@@ -42,6 +42,7 @@ async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
         gateway=gateway,
         models=models,
         operation=operation_status(control, latest) if latest else None,
+        signals=scaling.signals(control),
     )
 
 
@@ -134,6 +135,7 @@ def _version(
         cpus=spec.resources.cpus if spec else 0,
         memory_bytes=spec.resources.memory_bytes if spec else 0,
         replicas=replicas,
+        scaling=scaling.of_version(control, wanted) if wanted else None,
     )
 
 

@@ -93,6 +93,20 @@ class Client:
     def revoke_key(self, key: str) -> schemas.KeyRevoked:
         return cast("schemas.KeyRevoked", self._call("DELETE", f"/keys/{quote(key, safe='')}"))
 
+    def scale(self, model: str, version: str, request: dict[str, Any]) -> schemas.ScalingStatus:
+        return cast("schemas.ScalingStatus", self._call("PUT", _scale_path(model, version), body=request))
+
+    def release_scale(self, model: str, version: str) -> schemas.ScalingStatus:
+        return cast("schemas.ScalingStatus", self._call("DELETE", _scale_path(model, version)))
+
+    def scaling(self, model: str, version: str) -> list[schemas.ScalingStatus]:
+        path = f"/models/{quote(model, safe='')}/scaling"
+        return cast("list[schemas.ScalingStatus]", self._call("GET", path, version=version))
+
+    def scaling_history(self, model: str, version: str, limit: int) -> list[schemas.ScaleDecision]:
+        path = f"/models/{quote(model, safe='')}/scaling/history"
+        return cast("list[schemas.ScaleDecision]", self._call("GET", path, version=version, limit=limit))
+
     def doctor(self) -> list[schemas.Check]:
         return cast("list[schemas.Check]", self._call("GET", "/doctor", timeout_s=60))
 
@@ -162,6 +176,10 @@ class Client:
         return NotRunningError(
             f"{who} cannot be reached: {exc}", hint="its log is in the state directory: logs/control.log"
         )
+
+
+def _scale_path(model: str, version: str) -> str:
+    return f"/models/{quote(model, safe='')}/versions/{quote(version, safe='')}/scale"
 
 
 def _target(path: str, query: dict[str, Any]) -> str:

@@ -30,12 +30,15 @@ from orchestrator.cli.verb import (
 
 SECTIONS = {
     "Run": ("up", "down", "doctor"),
-    "Change": ("init", "validate", "plan", "apply", "rollback", "delete"),
-    "Look": ("status", "describe", "events", "logs", "history"),
+    "Change": ("init", "validate", "plan", "apply", "scale", "rollback", "delete"),
+    "Look": ("status", "describe", "events", "logs", "history", "autoscale"),
     "Use": ("predict", "bench", "simulate", "keys", "schema", "version"),
 }
 # Verbs that have verbs of their own, with the functions that they are in the verb's module.
-GROUPS = {"keys": {"create": "create", "list": "list_all", "revoke": "revoke"}}
+GROUPS = {
+    "keys": {"create": "create", "list": "list_all", "revoke": "revoke"},
+    "autoscale": {"explain": "explain", "history": "history"},
+}
 VERBS = tuple(name for names in SECTIONS.values() for name in names)
 
 

@@ -30,12 +30,26 @@ def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
          f"{status.engine} engine, control plane up {started}"],
         ["gateway  ", status.gateway.url, *_grpc(status.gateway), "  ", *_gateway_state(status.gateway)],
     ]  # fmt: skip
+    if line := _signals(status):
+        lines.append(line)
     if status.engine_error:
         lines.append(["engine   ", (status.engine_error, "bold red")])
     if status.operation is not None and status.operation.ended_at is None:
         operation = status.operation
         lines.append([f"{operation.kind:<7}  ", words.state(operation.state), f"  {operation.step}"])
     return lines
+
+
+def _signals(status: schemas.ClusterStatus) -> Line:
+    """Where the autoscaler reads, if there is anything to scale."""
+    versions = (version for model in status.models for version in model.versions)
+    if not any(version.scaling is not None and version.scaling.chosen_by == "load" for version in versions):
+        return []
+    troubles = [f"{source.name}: {source.trouble}" for source in status.signals.sources if source.trouble]
+    notes = [f"{source.name}: {source.note}" for source in status.signals.sources if source.note]
+    said: Span = (status.signals.active, "green") if status.signals.active else ("none", "bold red")
+    rest = "; ".join([*troubles, *notes])
+    return ["signals  ", said, *([": " if not status.signals.active else "; ", (rest, "yellow")] if rest else [])]
 
 
 def _grpc(gateway: schemas.GatewayStatus) -> Line:
@@ -72,18 +86,31 @@ def models_grid(models: Sequence[schemas.ModelStatus], width: int | None = None)
                 _traffic(model, version.version), _labels(model, version.version), version.backend,
                 *([version.source] if keeps_source else []),
             ]  # fmt: skip
-            grid.add(*row if for_eyes else [*row, version.reason])
+            grid.add(*row if for_eyes else [*row, version.reason or _moved(version)])
     return grid
 
 
 def reason_lines(models: Sequence[schemas.ModelStatus]) -> list[Line]:
-    """Why versions are not there yet, or not whole, one line each."""
-    return [
-        [(f"{model.name}@{version.version} ", "bold"), words.state(version.state), f": {version.reason}"]
-        for model in models
-        for version in model.versions
-        if version.reason
-    ]
+    """Why versions are not there yet, or not whole, or have another count than the manifest's least, one line each."""
+    lines: list[Line] = []
+    for model in models:
+        for version in model.versions:
+            name: Span = (f"{model.name}@{version.version} ", "bold")
+            if version.reason:
+                lines.append([name, words.state(version.state), f": {version.reason}"])
+            if moved := _moved(version):
+                lines.append([name, moved.removeprefix(f"{model.name}@{version.version}: ")])
+    return lines
+
+
+def _moved(version: schemas.VersionStatus) -> str:
+    """Why its count is not the manifest's least, "" when it is."""
+    scaling = version.scaling
+    if scaling is None or scaling.chosen_by == "manifest":
+        return ""
+    if scaling.chosen_by == "load" and scaling.replicas <= max(1, scaling.minimum):
+        return ""
+    return scaling_text(scaling)
 
 
 def _traffic(model: schemas.ModelStatus, version: str) -> Span:
@@ -133,10 +160,52 @@ def facts_grid(version: schemas.VersionStatus, settings: Mapping[str, str]) -> l
         "backend": version.backend,
         "limits": f"{version.cpus:g} CPU, {words.size(version.memory_bytes)} memory, "
         f"{words.count(version.concurrency, 'request')} in flight per replica",
+        "scaling": scaling_text(version.scaling) if version.scaling else "",
         "routing": ", ".join(f"{name} {value}" for name, value in settings.items() if name != "concurrency"),
         "reason": version.reason,
     }
     return [[(f"  {name:<12}", "dim"), value] for name, value in facts.items() if value]
+
+
+def scaling_text(scaling: schemas.ScalingStatus) -> str:
+    """Who chose the count, between what, and why it is that."""
+    if scaling.chosen_by == "manifest":
+        return words.count(scaling.replicas, "replica") + ", fixed"
+    if scaling.override is not None:
+        until = scaling.override.until
+        lasts = "until it is taken back" if until is None else f"until {words.moment(until)}"
+        return f"set by hand to {scaling.override.replicas} {lasts}"
+    standby = f" and {scaling.standby} in standby" if scaling.standby else ""
+    chosen = f"{scaling.replicas}{standby} of {scaling.minimum} to {scaling.maximum}, by load"
+    return f"{chosen}: {scaling.reason}" if scaling.reason else chosen
+
+
+def scaling_lines(scaling: schemas.ScalingStatus) -> list[Line]:
+    """What `autoscale explain` says of one version."""
+    lines: list[Line] = [[(f"{scaling.model}@{scaling.version}", "bold"), "  ", _who(scaling)]]
+    if scaling.reason:
+        lines.append(["  ", scaling.reason])
+    width = max((len(name) for name, _ in scaling.inputs), default=0)
+    return lines + [[(f"  {name:<{width}}  ", "dim"), value] for name, value in scaling.inputs]
+
+
+def _who(scaling: schemas.ScalingStatus) -> str:
+    if scaling.chosen_by == "load":
+        when = f", decided {words.clock(scaling.decided_at)}" if scaling.decided_at else ", not decided yet"
+        return f"{words.count(scaling.replicas, 'replica')}, chosen by load{when}"
+    return scaling_text(scaling)
+
+
+def decisions_grid(decisions: Sequence[schemas.ScaleDecision]) -> Grid:
+    columns = [Column("WHEN"), Column("VERSION"), Column("REPLICAS"), Column("STANDBY", right=True),
+               Column("WHY", wraps=True)]  # fmt: skip
+    grid = Grid(columns)
+    for each in decisions:
+        name = f"{each.model}@{each.version}"
+        why = each.reason.removeprefix(f"{name}: {each.before} -> {each.target}: ")
+        change: Span = f"{each.before} -> {each.target}", "yellow" if each.target > each.before else "cyan"
+        grid.add(words.moment(each.at), (name, "bold"), change, str(each.standby), why)
+    return grid
 
 
 def event_line(event: schemas.Event, *, about_one_model: bool = False) -> Line:

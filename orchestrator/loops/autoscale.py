@@ -104,6 +104,7 @@ class Autoscaler:
         self._starts = ColdStarts(metrics)
         self.signals = signals
         self.last: dict[VersionKey, ScaleDecision] = {}
+        self.decided_at = 0.0
 
     async def run(self) -> None:
         """Reads signals and decides until cancelled; begins anew when the manifest names another source."""
@@ -218,7 +219,7 @@ class Autoscaler:
         settings = self._settings_of(version, view.asked[key].replicas)
         sample = self.signals.sample(key, settings.objective)
         seen = self._observation(version, view.replicas.get(key, ()), sample)
-        decision, self._memories[key] = decide(seen, settings, self._memory_of(version), now)
+        decision, self._memories[key] = decide(seen, settings, self._memory_of(version, now), now)
         return Claim(decision, version.spec.resources, version.scaling.priority, granted=version.replicas)
 
     def _fixed_claim(self, version: DesiredVersion, view: _View) -> Claim:
@@ -235,11 +236,12 @@ class Autoscaler:
     def _is_fixed(self, version: DesiredVersion) -> bool:
         return version.scaling.is_fixed and version.key not in self._targets.overrides
 
-    def _memory_of(self, version: DesiredVersion) -> Memory:
-        """What was decided last. A version that was woken meanwhile, or found running, has the count in force."""
+    def _memory_of(self, version: DesiredVersion, now: float) -> Memory:
+        """What was decided last. A version that a request woke meanwhile is awake, and was asked for just now, whatever
+        the last sample says of the time before."""
         memory = self._memories.get(version.key, Memory(target=version.replicas))
         is_woken = memory.target == 0 and version.replicas > 0
-        return replace(memory, target=version.replicas) if is_woken else memory
+        return replace(memory, target=version.replicas, quiet_since=now) if is_woken else memory
 
     def _settings_of(self, version: DesiredVersion, fixed: int = 0) -> Settings:
         """Made anew only when something in it changed: parsing schedules takes longer than deciding."""
@@ -253,6 +255,7 @@ class Autoscaler:
     # -- act -------------------------------------------------------------------------------------------------
 
     def _put_in_force(self, decisions: Iterable[ScaleDecision], view: _View, now: float) -> None:
+        self.decided_at = now
         versions = view.desired.versions()
         targets: dict[VersionKey, Target | None] = {}
         for decision in decisions:

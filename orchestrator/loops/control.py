@@ -90,7 +90,6 @@ class ControlPlane:
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
             self.targets,
         )  # fmt: skip
-        self.waking = Waking(self.loop, self.targets, self.journal, choose=lambda _version, _queued: 1)
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads
@@ -101,6 +100,7 @@ class ControlPlane:
             self.loop, self.targets, self.signals, self.store.scaling, self.journal, self.metrics,
             sources=self._sources_of_signals, ensure=self.operations.ensure_runtime,
         )  # fmt: skip
+        self.waking = Waking(self.loop, self.targets, self.journal, choose=self.autoscaler.needed)
 
     def _wake(self) -> None:
         self.loop.wake()

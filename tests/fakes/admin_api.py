@@ -48,6 +48,12 @@ def version(name: str, **facts: Any) -> s.VersionStatus:
     return s.VersionStatus(**{**base, **facts})
 
 
+def scaling(**facts: Any) -> s.ScalingStatus:
+    base: dict[str, Any] = {"model": "iris", "version": "1", "chosen_by": "load", "replicas": 3, "minimum": 1,
+                            "maximum": 5}  # fmt: skip
+    return s.ScalingStatus(**{**base, **facts})
+
+
 def iris(**facts: Any) -> s.ModelStatus:
     base: dict[str, Any] = {
         "name": "iris", "state": "ready", "traffic": {"1": 90, "2": 10}, "routed": {"1": 90, "2": 10},
@@ -125,6 +131,8 @@ class World:
     refusals: dict[str, Refused] = field(default_factory=dict)
     keys: list[s.Key] = field(default_factory=list)
     keys_in_force: bool = True
+    decisions: list[s.ScaleDecision] = field(default_factory=list)
+    signals: s.SignalsStatus = field(default_factory=s.SignalsStatus)
     engine: str = "process"
     started_at: float = field(default_factory=lambda: time.time() - 300)
 
@@ -132,6 +140,7 @@ class World:
         return s.ClusterStatus(
             cluster="demo", engine=self.engine, revision=2, state="converged" if self.models else "empty",
             version="0.1.0", pid=os.getpid(), started_at=self.started_at, state_dir="/state", models=self.models,
+            signals=self.signals,
             gateway=s.GatewayStatus(
                 url=self.gateway_url, metrics_url=self.metrics_url, pid=7, ready=True, table_current=True
             ),
@@ -181,10 +190,16 @@ class FakeAdminApi:
     def _get_status(self, call: Call) -> Any:
         return self.world.status()
 
-    def _get_models(self, call: Call, name: str, what: str = "") -> Any:
+    def _get_models(self, call: Call, name: str, what: str = "", *more: str) -> Any:
         model = next((each for each in self.world.models if each.name == name), None)
         if model is None:
             raise Refused(404, f"model {name!r}: not in force", "NOT_FOUND")
+        if what == "scaling":
+            if more:
+                return self.world.decisions
+            return [
+                v.scaling for v in model.versions if v.scaling and call.query.get("version", v.version) == v.version
+            ]
         if what == "logs":
             wanted = call.query.get("version", "")
             return [each for each in self.world.logs if wanted in ("", each.version)]
@@ -210,8 +225,16 @@ class FakeAdminApi:
         s.RollbackRequest.model_validate(call.body)
         return self._begun()
 
-    def _delete_models(self, call: Call, name: str) -> Any:
-        return self._begun()
+    def _delete_models(self, call: Call, name: str, *more: str) -> Any:
+        if not more:
+            return self._begun()
+        return scaling(model=name, version=more[1], chosen_by="manifest")
+
+    def _put_models(self, call: Call, name: str, _versions: str, version: str, _scale: str) -> Any:
+        asked = s.ScaleRequest.model_validate(call.body)
+        until = None if asked.for_s is None else time.time() + asked.for_s
+        override = s.OverrideStatus(replicas=asked.replicas, until=until)
+        return scaling(model=name, version=version, chosen_by="hand", override=override)
 
     def _begun(self) -> Any:
         return self.world.steps[0]
@@ -272,7 +295,7 @@ def _serving(api: FakeAdminApi) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._serve()
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 - the names that the base class looks for
+        do_POST = do_DELETE = do_PUT = do_GET  # noqa: N815 - the names that the base class looks for
 
         def log_message(self, *args: Any) -> None: ...
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.cluster import Cluster, fleet, pick_port, until
@@ -115,3 +116,79 @@ class TestAControlPlaneThatDies:
 def is_down(message: str) -> bool:
     before, after = message.split(": ")[1].split(" -> ")
     return int(after) < int(before)
+
+
+class TestByHand:
+    def test_a_count_holds_for_its_time_and_ends_by_itself(self, shared: Cluster) -> None:
+        shared.write_model("manual")
+        shared.apply(fleet(manual="manual"))
+        spec = shared.version("manual")["spec"]
+        after = newest(shared)
+
+        answer = shared.api("PUT", "/models/manual/versions/1/scale", json={"replicas": 2, "for_s": 4})
+        until("both are ready", lambda: ready(shared, "manual") == 2, 20)
+        found = shared.version("manual")["scaling"]
+        until("it is over", lambda: shared.version("manual")["desired"] == 1, 20)
+        until("one is ready", lambda: len(shared.version("manual")["replicas"]) == 1, 20)
+
+        assert answer.status_code == 200, answer.text
+        assert (found["chosen_by"], found["override"]["replicas"]) == ("hand", 2)
+        assert shared.version("manual")["scaling"]["chosen_by"] == "manifest"
+        assert shared.version("manual")["spec"] == spec
+        told = [e["kind"] for e in shared.get("/events", after=after, model="manual")]
+        assert [kind for kind in told if kind.startswith("scale")] == ["scale_set", "scaled", "scale_override_ended"]
+
+    def test_a_count_holds_through_an_apply_and_a_restart_until_it_is_taken_back(self, shared: Cluster) -> None:
+        shared.write_model("held")
+        manifest = fleet(held="held")
+        shared.apply(manifest)
+        path = "/models/held/versions/1/scale"
+        shared.api("PUT", path, json={"replicas": 2})
+        until("both are ready", lambda: ready(shared, "held") == 2, 20)
+
+        manifest["models"]["held"]["queue"] = {"max": 7}
+        shared.apply(manifest)
+        shared.kill()
+        shared.start()
+        until("it observed", lambda: ready(shared, "held") == 2, 20)
+        assert shared.api("DELETE", path).status_code == 200
+        until("one is left", lambda: len(shared.version("held")["replicas"]) == 1, 20)
+
+        assert shared.api("DELETE", path).status_code == 404
+
+    def test_nobody_goes_above_the_maximum_that_the_manifest_names(self, shared: Cluster) -> None:
+        shared.write_model("capped")
+        shared.apply(fleet(capped=scaled_model("capped", scaling={"max": 2})))
+
+        answer = shared.api("PUT", "/models/capped/versions/1/scale", json={"replicas": 3})
+
+        assert answer.status_code == 409
+        assert "scaling.max is 2" in answer.json()["error"]
+        assert shared.api("PUT", "/models/capped/versions/9/scale", json={"replicas": 1}).status_code == 404
+        assert shared.api("PUT", "/models/capped/versions/1/scale", json={"replicas": -1}).status_code == 422
+
+
+class TestExplanation:
+    def test_says_what_a_count_rests_on_and_what_it_was_before(self, shared: Cluster) -> None:
+        shared.write_model("told", predict=SLOW)
+        shared.apply(fleet(told=scaled_model("told")))
+        after = newest(shared)
+        with streaming(shared.gateway_port, "told", 5) as stream:
+            used_to(stream)
+            stream.step(50)
+            until("it scales", lambda: decisions(shared, "told", after), 20)
+            (found,) = shared.get("/models/told/scaling")
+            status = shared.get("/status")
+            (changed,) = shared.get("/models/told/scaling/history", version="1")
+
+        inputs = dict(found["inputs"])
+        assert (found["chosen_by"], found["minimum"], found["maximum"]) == ("load", 1, 4)
+        assert float(inputs["arrived"]) > 20
+        assert inputs["slots per replica"] == "1"
+        assert inputs["objective"] == "p95 ≤ 0.25 s"
+        assert status["signals"]["active"] == "direct"
+        assert status["signals"]["sources"][0]["age_s"] < 5
+        assert (changed["before"], changed["target"]) == (1, found["replicas"])
+        metrics = httpx.get(f"{shared.url}/metrics", trust_env=False).text
+        assert 'modelfleet_scale_decisions_total{direction="up",model="told",version="1"} 1.0' in metrics
+        assert f'modelfleet_replicas_desired{{model="told",version="1"}} {found["replicas"]}.0' in metrics

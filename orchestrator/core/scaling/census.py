@@ -30,7 +30,7 @@ def counts(replicas: Iterable[Replica], wanted: DesiredVersion, memory: Memory) 
     staying = [r for r in replicas if r.id not in memory.draining]
     ready = sum(1 for r in staying if r.state is ReplicaState.READY)
     starting = sum(1 for r in staying if r.state in PENDING and r.digest == wanted.digest)
-    standby = sum(1 for r in staying if r.state == "standby" and r.digest == wanted.digest)
+    standby = sum(1 for r in staying if r.state is ReplicaState.STANDBY and r.digest == wanted.digest)
     failures = memory.failures.get(wanted.digest)
     missing = max(0, wanted.replicas - ready - starting)
     failing = missing if failures is not None and not failures.is_blip else 0
