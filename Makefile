@@ -52,6 +52,10 @@ bench-reconcile: setup ## Time one decision over 1,000 models and 5,000 replicas
 bench-policy: setup ## Judge the autoscaler on recorded traffic beside Knative's, Ray's and HPA's rules, five minutes
 	@$(VENV_PYTHON) -m benchmarks.autoscale.referee $(ARGS)
 
+.PHONY: bench-autoscale
+bench-autoscale: setup engine ## Measure the autoscaler on real replicas beside a simulation of the same arrivals, 25 minutes
+	@$(VENV_PYTHON) -m benchmarks.autoscale.live $(ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
 	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)

@@ -36,12 +36,12 @@ class Cluster:
 
     def __init__(self, directory: Path, engine: str) -> None:
         self.state = directory / "state"
-        self.gateway_port, grpc_port, metrics_port = free_port(), free_port(), free_port()
+        self.gateway_port, grpc_port, self.metrics_port = free_port(), free_port(), free_port()
         environment = {
             **os.environ,
             "MODELFLEET_GATEWAY_PORT": str(self.gateway_port),
             "MODELFLEET_GRPC_PORT": str(grpc_port),
-            "MODELFLEET_METRICS_PORT": str(metrics_port),
+            "MODELFLEET_METRICS_PORT": str(self.metrics_port),
         }
         name = f"bench-{os.getpid()}"
         command = [sys.executable, "-m", "orchestrator", "--state-dir", str(self.state), "--api-port", "0"]
