@@ -29,12 +29,15 @@ from typing import Any
 import httpx
 
 from benchmarks.fleet import Cluster, free_port
+from orchestrator.adapters.scrape import Exposition
+from orchestrator.core.entities import VersionKey
 from orchestrator.core.scaling.distributions import Service
 from orchestrator.core.scaling.facts import Objective, Settings
 from orchestrator.core.scaling.pool import Setup
+from orchestrator.core.scaling.series import readings
 from orchestrator.core.scaling.simulation import Chooser, Result, by_policy, fixed, simulate
 from orchestrator.load import arrivals, traces
-from orchestrator.whatif.measured import service_times
+from orchestrator.whatif.measured import service_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = Path(__file__).parent / "traces/azure_llm_code_2023.csv"
@@ -144,7 +147,7 @@ def measure(directory: Path, options: argparse.Namespace) -> int:
             cluster.apply(manifest(options, {"min": 1, "max": options.max, "standby": options.standby}), directory)
             time.sleep(SILENCE_S)
             live, watch = run(cluster, directory, options, "live, by the policy")
-            service = service_of(cluster)
+            service = measured(cluster)
             cold_s = statistics.mean(watch.starts_s.values())
             rows = [live]
             count = max(1, round(live.replica_s / length_s))
@@ -230,9 +233,10 @@ def decisions(cluster: Cluster) -> list[str]:
         found += page
 
 
-def service_of(cluster: Cluster) -> Service:
+def measured(cluster: Cluster) -> Service:
     page = httpx.get(f"http://127.0.0.1:{cluster.metrics_port}/metrics", trust_env=False).text
-    service = service_times(page, "slow", "1")
+    said = readings(Exposition().read(page), time.time())
+    service = service_of(said.of(VersionKey("slow", "1")).model)
     if service is None:
         raise SystemExit("live: the gateway answered nothing")
     return service

@@ -1,4 +1,4 @@
-"""Signals from a Prometheus server that scrapes the gateways. All PromQL of the project is in this file.
+"""Signals from a Prometheus server that scrapes the gateways. All PromQL of the autoscaler is in this file.
 
 One query brings everything: the counters as they were scraped, with the moment of each gateway's scrape, so that rates
 are made here as for a direct scrape (`core/scaling/signals.py`), whatever the scrape interval is. Rates made by the

@@ -17,10 +17,12 @@ import typer
 from orchestrator.cli import gateway, manifests, simulate_report, words
 from orchestrator.cli.errors import CliError, NotRunningError, UsageError
 from orchestrator.cli.verb import Session, verb
+from orchestrator.core.entities import VersionKey
 from orchestrator.core.scaling import suggest as search
 from orchestrator.core.scaling.distributions import Service
 from orchestrator.core.scaling.facts import Settings
 from orchestrator.core.scaling.pool import Setup
+from orchestrator.core.scaling.series import readings
 from orchestrator.load import arrivals, traces
 from orchestrator.load.traces import Trace
 from orchestrator.manifest import Manifest, VersionConfig
@@ -310,11 +312,15 @@ def _measured(
 
 
 def _of_gateway(session: Session, present: Present) -> Service | None:
+    """What the gateway counted since it started; None where there is none to ask."""
+    from orchestrator.adapters.scrape import Exposition
+
     try:
         page = gateway.send(session.client.status().gateway.metrics_url.removesuffix("/metrics"), "GET", "/metrics")
-    except CliError:
+        said = readings(Exposition().read(page.body.decode()), time.time())
+    except (CliError, ValueError):
         return None
-    return measured.service_times(page.body.decode(errors="replace"), present.model, present.version)
+    return measured.service_of(said.of(VersionKey(present.model, present.version)).model)
 
 
 def _seen_start_s(session: Session, present: Present) -> float | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.core.entities import VersionKey
 from orchestrator.core.errors import UserError
+from orchestrator.core.scaling import census
 from orchestrator.core.scaling.distributions import Service
 from orchestrator.core.scaling.facts import Objective, Settings
 from orchestrator.loops import desired
+from orchestrator.loops.desired import Resolved
 from orchestrator.manifest import VersionConfig, load
 from orchestrator.whatif import scenario
 from orchestrator.whatif.scenario import Changes, Measured
@@ -43,16 +47,20 @@ class TestOfManifest:
             "scaling: {min: 3}",
             "scaling: {min: 0}",
             "scaling: {min: 1, max: 4}",
+            "scaling: {min: 0, max: 9, standby: 2, idle_after: 90s, gone_after: 2h, worth: 3}",
+            "slo: {latency_ms: 40, percentile: 99.9}\n    scaling: {max: 4}",
             'scaling: {min: 1, schedule: [{cron: "0 8 * * *", min: 6}]}',
         ],
     )
-    def test_has_the_bounds_of_the_live_autoscaler(self, more: str) -> None:
-        """The translation is written twice: what is simulated must be what is applied."""
-        live = desired._scaling(config(more))
+    def test_is_what_the_live_autoscaler_is_told(self, more: str) -> None:
+        """The translation is written twice: what is simulated must be what is applied, but for schedules."""
+        manifest = load(MODEL.format(more=more), file="m", base_dir=Path("/"))
+        key = VersionKey("iris", "1")
+        version = desired.build(manifest, Resolved(runtimes={key: "r"})).versions()[key]
 
-        simulated = scenario.of_manifest(config(more))
+        live = census.settings_of(version, None, version.replicas)
 
-        assert (simulated.minimum, simulated.maximum) == (live.minimum, live.maximum)
+        assert scenario.of_manifest(config(more)) == replace(live, schedules=())
 
 
 class TestChanged:
