@@ -38,6 +38,7 @@ from orchestrator.core.scaling.series import readings
 from orchestrator.core.scaling.simulation import Chooser, Result, by_policy, fixed, simulate
 from orchestrator.load import arrivals, traces
 from orchestrator.whatif.measured import service_of
+from orchestrator.whatif.scenario import TICK_S
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = Path(__file__).parent / "traces/azure_llm_code_2023.csv"
@@ -268,7 +269,7 @@ def prometheus(directory: Path, port: int) -> Iterator[None]:
 def setup(options: argparse.Namespace, service: Service, cold_s: float, *, first: int, seed: int) -> Setup:
     return Setup(
         service=service, latency_s=options.slo_ms / 1000, cold_start_s=cold_s, queue_timeout_s=QUEUE_TIMEOUT_S,
-        tick_s=1.0, first=first, seed=seed,
+        tick_s=TICK_S, first=first, seed=seed,
     )  # fmt: skip
 
 

@@ -15,6 +15,9 @@ from orchestrator.core.scaling.pool import Setup
 from orchestrator.core.scaling.service import DERIVED_FACTOR
 from orchestrator.manifest import VersionConfig
 
+# How often the live loop decides (`loops/autoscale.py`).
+TICK_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
@@ -85,6 +88,7 @@ def setup(settings: Settings, measured: Measured, *, queue_timeout_s: float | No
         cold_start_s=measured.cold_start_s,
         wake_s=measured.wake_s,
         queue_timeout_s=queue_timeout_s,
+        tick_s=TICK_S,
         first=settings.minimum,
         seed=seed,
     )
