@@ -52,7 +52,7 @@ def _of_version(roster: Roster, memory: Memory, history: History, now: float, po
     for replica in roster.failed:
         is_ours = replica.digest == roster.wanted.digest and replica.id not in memory.draining
         if is_ours and replica.id not in memory.counted:
-            failures = _one_more(failures, replica, roster, history, now, policy)
+            failures = _one_more(failures, replica, roster, history, memory.proven, now, policy)
     return failures
 
 
@@ -63,7 +63,13 @@ def _has_recovered(failures: Failures, roster: Roster, history: History, stable_
 
 
 def _one_more(
-    before: Failures | None, replica: Replica, roster: Roster, history: History, now: float, policy: Policy
+    before: Failures | None,
+    replica: Replica,
+    roster: Roster,
+    history: History,
+    proven: frozenset[str],
+    now: float,
+    policy: Policy,
 ) -> Failures:
     was_ready = history.was_ready(replica.id)
     tail = replica.exit.log_tail if replica.exit else ()
@@ -78,6 +84,7 @@ def _one_more(
         reason=ending(replica),
         log_tail=tail,
         failed_at=now,
+        is_proven=was_ready or replica.digest in proven,
         peers=frozenset(r.id for r in (*roster.ready, *roster.pending, *roster.standby, *roster.failed)),
     )
 

@@ -128,7 +128,8 @@ class Failures:
     """How often replicas of one spec failed in a row, and when the next may start (seconds since the epoch).
 
     `peers` are the replicas of the spec that ran when `count` last grew: if they fail as well (an engine that
-    restarts ends them all), that is the same failure and not one more in a row.
+    restarts ends them all), that is the same failure and not one more in a row. `is_proven`: replicas of this very spec
+    were ready before, so that a single failure says little of the next.
     """
 
     count: int
@@ -136,12 +137,18 @@ class Failures:
     reason: str
     log_tail: tuple[str, ...] = ()
     failed_at: float = 0.0
+    is_proven: bool = False
     peers: frozenset[str] = frozenset()
 
     @property
     def is_blip(self) -> bool:
         """Whether it is the one failure of a replica that had been ready: replaced at once, nothing to report."""
         return self.count == 1 and self.retry_at <= self.failed_at
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether requests are told so rather than kept waiting for the next try."""
+        return self.count > 1 or not (self.is_blip or self.is_proven)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +160,7 @@ class Memory:
     published last. `ready_since` names every listed replica that was ever ready, with the beginning of its last
     ready stretch; `pending_since` when each one that is not ready was first seen so. `pausing` are drained ones that
     are being paused: they are not taken back. `woken`: when each that was woken and is not ready was last paused.
+    `proven`: digests of wanted specs of which a replica was ready once.
     """
 
     failures: Mapping[str, Failures] = field(default_factory=dict)
@@ -164,6 +172,7 @@ class Memory:
     pending_since: Mapping[str, float] = field(default_factory=dict)
     pausing: frozenset[str] = frozenset()
     woken: Mapping[str, float] = field(default_factory=dict)
+    proven: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

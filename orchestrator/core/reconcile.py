@@ -25,7 +25,7 @@ from orchestrator.core.failures import FailureCount, count_failures
 from orchestrator.core.plan import Action, Memory, Plan, Policy, RoutedModel, StartReplica
 from orchestrator.core.roster import Roster, Rosters, note_history, take_rosters
 from orchestrator.core.staffing import Situation, Staffing, drain_ends, drain_timeout_s, staff
-from orchestrator.core.states import PENDING
+from orchestrator.core.states import PENDING, ReplicaState
 from orchestrator.core.traffic import Traffic, decide_traffic, route
 from orchestrator.core.verdicts import judge
 
@@ -146,6 +146,8 @@ def _remember(
         pausing.update(pause.replica_id for pause in d.staffing.pauses)
         pausing.update(r.id for r in d.roster.draining if r.id in memory.pausing)
         woken.update((wake.replica_id, now) for wake in d.staffing.wakings)
+    ready = {r.digest for r in observed.replicas if r.state is ReplicaState.READY}
+    wanted = {d.roster.wanted.digest for d in decisions if d.roster.wanted is not None}
     return Memory(
         failures=failures.by_digest,
         draining=draining,
@@ -157,4 +159,5 @@ def _remember(
         pending_since=history.pending_since,
         pausing=frozenset(pausing),
         woken=woken,
+        proven=(memory.proven | ready) & wanted,
     )

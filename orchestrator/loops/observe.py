@@ -17,7 +17,7 @@ from orchestrator.adapters.engine import EngineReplica
 from orchestrator.adapters.probe import SILENT, Probe, probe
 from orchestrator.core.entities import Exit, Loading, Observed, Replica
 from orchestrator.core.states import ReplicaState
-from orchestrator.loops.tasks import wait_until_set
+from orchestrator.loops.tasks import TaskGroup, wait_until_set
 from router.contract import GatewayReport
 
 # One that loads is asked again after this share of the time that it has taken so far: it is noticed soon after it is
@@ -28,6 +28,9 @@ PROBE_PENDING_MOST_S = 0.5
 PROBE_READY_EVERY_S = 15.0
 PROBE_FAILED_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 2.0
+# So long an observation waits for the first word of a replica: one that was woken says it within milliseconds, and one
+# whose imports keep it from answering must not make others wait.
+FIRST_PROBE_S = 0.1
 UNHEALTHY_AFTER = 3
 EJECTION_OVER_S = 10.0
 
@@ -88,6 +91,8 @@ class Prober:
     health: dict[str, Health] = field(default_factory=dict)
     targets: dict[str, tuple[str, int]] = field(default_factory=dict)
     _asked: set[str] = field(default_factory=set)
+    _first: TaskGroup = field(default_factory=lambda: TaskGroup("probe"))
+    _is_begun: bool = False
     _new: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -110,10 +115,13 @@ class Prober:
         """
         self.targets = {r.id: (r.host, r.port) for r in replicas if r.running and not r.paused and r.host and r.port}
         self.health = {id_: self.health.get(id_, Health()) for id_ in self.targets}
-        fresh = [id_ for id_, health in self.health.items() if health.due == 0.0]
+        fresh = [id_ for id_ in self._unasked() if self.health[id_].due == 0.0]
+        is_first, self._is_begun = not self._is_begun, True
         if fresh:
-            await asyncio.gather(*(self._probe(id_) for id_ in fresh))
-            self._new.set()
+            self._asked.update(fresh)
+            asked = [self._first.spawn(self._ask(id_), name=id_) for id_ in fresh]
+            # The very first observation decides what becomes of all that runs: it must be a whole one.
+            await asyncio.wait(asked, timeout=None if is_first else FIRST_PROBE_S)
 
     def note_ejected(self, ejected: Mapping[str, str], now: float) -> Ejections:
         """Takes in whom the gateway leaves alone now, with its reasons. Those that it did not name before are asked at
