@@ -17,6 +17,8 @@ _VERSION = ("model", "version")
 # From a woken process to a model of many gigabytes.
 _START_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 
+_WAKE_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 3)
+
 
 @dataclass(frozen=True, slots=True)
 class VersionLevels:
@@ -41,6 +43,10 @@ class Metrics:
         self._cold_starts = Histogram(
             "modelfleet_cold_start_seconds", "From the decision to start a replica to its first readiness.", _VERSION,
             buckets=_START_BUCKETS_S, registry=self._registry,
+        )  # fmt: skip
+        self._wakes = Histogram(
+            "modelfleet_wake_seconds", "From the decision to wake a replica in standby to its readiness.", _VERSION,
+            buckets=_WAKE_BUCKETS_S, registry=self._registry,
         )  # fmt: skip
         self._replica_seconds = Counter(
             "modelfleet_replica_seconds_total",
@@ -67,6 +73,9 @@ class Metrics:
 
     def started(self, key: VersionKey, seconds: float) -> None:
         self._cold_starts.labels(key.model, key.version).observe(seconds)
+
+    def woke(self, key: VersionKey, seconds: float) -> None:
+        self._wakes.labels(key.model, key.version).observe(seconds)
 
     def ran(self, key: VersionKey, replica_s: float) -> None:
         self._replica_seconds.labels(key.model, key.version).inc(replica_s)

@@ -88,7 +88,7 @@ class ControlPlane:
         self.targets = Targets(self.store.scaling)
         self.loop = ReconcileLoop(
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
-            self.targets,
+            self.targets, self.metrics.woke,
         )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(

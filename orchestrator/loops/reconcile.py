@@ -16,7 +16,7 @@ from dataclasses import replace
 import structlog
 
 from orchestrator.adapters.engine import Engine, EngineUnavailable
-from orchestrator.core.entities import Desired, Observed, Replica
+from orchestrator.core.entities import Desired, Observed, Replica, VersionKey
 from orchestrator.core.plan import Memory, Plan, Policy
 from orchestrator.core.reconcile import reconcile
 from orchestrator.core.roster import lengths
@@ -58,7 +58,9 @@ class ReconcileLoop:
         threads: ThreadPoolExecutor,
         policy: Policy,
         targets: Targets,
+        woke: Callable[[VersionKey, float], None] = lambda _key, _seconds: None,
     ) -> None:
+        """`woke` is told how many seconds each waking took."""
         self._engine = engine
         self._board = board
         self._prober = prober
@@ -68,6 +70,7 @@ class ReconcileLoop:
         self._threads = threads
         self._policy = policy
         self._targets = targets
+        self._woke = woke
         self._asked = Desired()
         self._wake = asyncio.Event()
         self._settling_until = 0.0
@@ -124,7 +127,7 @@ class ReconcileLoop:
         desired = self.desired
         policy = replace(self._policy, max_starting=desired.limits.max_starting)
         plan = reconcile(desired, observed, self._memory, began, policy)
-        self._note_ready(observed)
+        self._note_changes(observed)
         self._memory, self.observed, self.plan = plan.memory, observed, plan
         self.plan_revision = desired.revision
         if self._board.publish(plan.routes, {r.id: r for r in observed.replicas}):
@@ -170,22 +173,33 @@ class ReconcileLoop:
             return busy
         return max(0.02, min(busy, plan.wake_at - now))
 
-    def _note_ready(self, observed: Observed) -> None:
-        before = {r.id for r in self.observed.replicas if r.state is ReplicaState.READY}
+    def _note_changes(self, observed: Observed) -> None:
+        """Tells what became of replicas since the last observation. `_memory` is still the one of then."""
         if self.plan is None:
             self._note_adopted(observed)
             return
+        before = {r.id: r.state for r in self.observed.replicas}
         for replica in observed.replicas:
-            if replica.state is ReplicaState.READY and replica.id not in before:
+            if replica.state is before.get(replica.id):
+                continue
+            if replica.state is ReplicaState.READY:
+                self._note_ready(replica)
+            elif replica.state is ReplicaState.STANDBY and replica.id not in self._memory.pausing:
                 self._journal.record(
-                    "replica_ready", _how_it_became_ready(replica, self._memory.woken.get(replica.id), time.time()),
-                    key=replica.key, replica=replica.id, revision=replica.revision,
-                )  # fmt: skip
-            elif replica.state is ReplicaState.STANDBY and replica.id in before - self._memory.pausing:
-                self._journal.record(
-                    "replica_found_paused", "somebody paused it; it is woken if it is needed, and ends or stays if not",
+                    "replica_found_paused", "somebody paused it; it is woken if it is needed, and stays or ends if not",
                     level="warning", key=replica.key, replica=replica.id,
                 )  # fmt: skip
+
+    def _note_ready(self, replica: Replica) -> None:
+        woken_at, now = self._memory.woken.get(replica.id), time.time()
+        if woken_at is None:
+            message = _how_it_became_ready(replica, now)
+        else:
+            message = f"awake again after {(now - woken_at) * 1000:.0f} ms, and passed its probe"
+            self._woke(replica.key, now - woken_at)
+        self._journal.record(
+            "replica_ready", message, key=replica.key, replica=replica.id, revision=replica.revision
+        )  # fmt: skip
 
     def _note_adopted(self, observed: Observed) -> None:
         live = [r for r in observed.replicas if r.exit is None]
@@ -204,9 +218,7 @@ class ReconcileLoop:
         self.engine_error = ""
 
 
-def _how_it_became_ready(replica: Replica, woken_at: float | None, now: float) -> str:
-    if woken_at is not None:
-        return f"awake again after {(now - woken_at) * 1000:.0f} ms, and passed its probe"
+def _how_it_became_ready(replica: Replica, now: float) -> str:
     took = f"ready {now - replica.created_at:.1f} s after it was created"
     phases = replica.loading.phases if replica.loading else ()
     return f"{took}: {lengths(phases)}" if phases else took

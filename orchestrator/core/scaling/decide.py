@@ -25,6 +25,7 @@ from orchestrator.core.scaling.decision import Inputs, Load, Memory, ScaleDecisi
 from orchestrator.core.scaling.facts import Counts, Observation, Sample, Settings, sound
 from orchestrator.core.scaling.measure import measure
 from orchestrator.core.scaling.sentence import sentence
+from orchestrator.core.scaling.sleep import Rest
 
 # Samples that are older than this, or than three of their own length, say nothing of now.
 STALE_AFTER_S = 10.0
@@ -47,6 +48,7 @@ def decide(seen: Observation, settings: Settings, memory: Memory, now: float) ->
         load, memory = measure(seen, sample, settings, memory, now)
     memory = _watched(memory, sample, doubts, now)
     minimum, minimum_by = _minimum(settings, seen.cold_start_s, now)
+    rest = sleep.rest(settings, minimum, memory.quiet_since, now)
     inputs = Inputs(
         sample=seen.sample,
         counts=seen.counts,
@@ -54,10 +56,10 @@ def decide(seen: Observation, settings: Settings, memory: Memory, now: float) ->
         minimum=minimum,
         maximum=settings.maximum,
         cold_start_s=seen.cold_start_s,
-        rest=sleep.rest(settings, minimum, memory.quiet_since, now),
+        rest=rest,
         load=load,
         doubts=doubts,
-        hold=_hold(seen, memory, doubts, now),
+        hold=_hold(seen, memory, rest, doubts, now),
     )
     target, limits = _target(inputs, settings, before, minimum_by, now)
     inputs = replace(inputs, limits=limits)
@@ -123,11 +125,12 @@ def _minimum(settings: Settings, cold_start_s: float, now: float) -> tuple[int, 
     return min(minimum, settings.maximum), by
 
 
-def _hold(seen: Observation, memory: Memory, doubts: tuple[str, ...], now: float) -> str:
-    """Why the count may not go down now; "": it may."""
+def _hold(seen: Observation, memory: Memory, rest: Rest, doubts: tuple[str, ...], now: float) -> str:
+    """Why the count may not go down now; "": it may. Sleep rests on a silence that was heard from its beginning,
+    however short the signals have been read."""
     if doubts:
         return "; ".join(doubts)
-    if memory.since is not None and now - memory.since < WARM_UP_S:
+    if not rest.is_asleep and memory.since is not None and now - memory.since < WARM_UP_S:
         return f"signals are read since {now - memory.since:.0f} s, not yet {WARM_UP_S:.0f} s"
     if not seen.was_ready:
         return "it never was ready"
