@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -108,11 +108,12 @@ class App:
 
     # --- predictions
 
-    def begin(self, path: str, headers: list[Field], parts: list[bytes], answer: Callable[[Reply], None]) -> Prediction:
+    def begin(
+        self, path: str, fields: dict[bytes, bytes], parts: list[bytes], answer: Callable[[Reply], None]
+    ) -> Prediction:
         """Predicts for a request whose body is here whole, and calls `answer` with the reply, now or later."""
-        prediction = Prediction(self._metrics, answer, lambda exc: self.refuse(headers, exc))
+        prediction = Prediction(self._metrics, answer, lambda exc: self.refuse(fields.items(), exc))
         try:
-            fields = dict(headers)
             self.admit()
             _check_encoding(fields)
             time_left_s = _time_left_s(fields)
@@ -199,7 +200,7 @@ class App:
                 "OVERLOADED", f"replica: {self._max_in_flight} requests are inside; it takes no more; try again later"
             )
 
-    def refuse(self, headers: list[Field], exc: RequestError) -> Reply:
+    def refuse(self, headers: Iterable[Field], exc: RequestError) -> Reply:
         """With the request's id, made up when the gateway gave none; a failure of the model is logged under it."""
         own_id = request_id(headers)
         if exc.status == 500:

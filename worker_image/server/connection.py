@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from worker_image.server.codecs.call import Field, Reply
+from worker_image.server.codecs.call import JSON, Field, Reply
 from worker_image.server.memory import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Where the application leaves its task for the connection to find: a key of the request's scope.
 TASK = "modelfleet.task"
 _MOST_DIGITS = 8
+_USUAL_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 
 
 class Prompt:
@@ -98,14 +99,14 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._prompt = None
-        prompt.prediction = self.app.begin(self._path, self.headers, self._parts, prompt.answer)
+        prompt.prediction = self.app.begin(self._path, dict(self.headers), self._parts, prompt.answer)
 
     def _is_prompt(self) -> bool:
         """A prediction with a small body of known length, on a connection with nothing else under way."""
         path = self.app.prompt_paths.get(self.url)
         if path is None or self.parser.get_method() != b"POST" or self.expect_100_continue:
             return False
-        if (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused:
+        if not self._is_free():
             return False
         if (
             self.parser.get_http_version() != "1.1"
@@ -120,16 +121,21 @@ class Connection(HttpToolsProtocol):
                 return len(value) < _MOST_DIGITS and int(value) < LARGE_BYTES
         return False
 
+    def _is_free(self) -> bool:
+        """Nothing is under way, and what is answered can be sent."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
     def write(self, reply: Reply, *, keep_alive: bool) -> None:
         """Sends a whole reply, and goes on with what may have come behind the request."""
         if self.transport.is_closing():
             return
-        lines = [STATUS_LINE[reply.status], _head(reply, keep_alive=keep_alive)]
-        if reply.parts:
-            self.transport.write(b"".join((*lines, reply.body)))
-            self.transport.writelines(reply.parts)
+        body = reply.body
+        if reply.status == 200 and keep_alive and not reply.parts and not reply.fields and reply.content_type is JSON:
+            self.transport.write(_USUAL_HEAD % (len(body), body))
         else:
-            self.transport.write(b"".join((*lines, reply.body)))
+            self.transport.write(b"".join((STATUS_LINE[reply.status], _head(reply, keep_alive=keep_alive), body)))
+            if reply.parts:
+                self.transport.writelines(reply.parts)
         if not keep_alive:
             self.transport.close()
         # Else nothing waits behind the request, and an idle connection is the gateway's to close: no timer is set.
