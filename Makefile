@@ -56,6 +56,10 @@ bench-policy: setup ## Judge the autoscaler on recorded traffic beside Knative's
 bench-autoscale: setup engine ## Measure the autoscaler on real replicas beside a simulation of the same arrivals, 25 minutes
 	@$(VENV_PYTHON) -m benchmarks.autoscale.live $(ARGS)
 
+.PHONY: bench-wake
+bench-wake: setup engine ## Measure what the first requests of a sleeping model wait, on both engines, fifteen minutes
+	@$(VENV_PYTHON) -m benchmarks.wake $(ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
 	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from orchestrator.core.entities import Desired, DesiredVersion, Exit, Observed, Replica, VersionKey
 from orchestrator.core.plan import Memory
@@ -30,7 +31,8 @@ class History:
 
 @dataclass(slots=True)
 class Roster:
-    """One version's replicas. Without `wanted` all live ones are old; `given_up` ones live, and are in `failed` too."""
+    """One version's replicas. Without `wanted` all live ones are old; `given_up` ones live and are in `failed` too, and
+    `woken` ones are pending, of whatever spec."""
 
     key: VersionKey
     wanted: DesiredVersion | None = None
@@ -40,6 +42,7 @@ class Roster:
     old_pending: list[Replica] = field(default_factory=list)
     standby: list[Replica] = field(default_factory=list)
     old_standby: list[Replica] = field(default_factory=list)
+    woken: list[Replica] = field(default_factory=list)
     draining: list[Replica] = field(default_factory=list)
     failed: list[Replica] = field(default_factory=list)
     given_up: list[Replica] = field(default_factory=list)
@@ -100,6 +103,8 @@ def take_rosters(desired: Desired, observed: Observed, memory: Memory, history: 
 
 def _place(roster: Roster, replica: Replica, memory: Memory, history: History, now: float) -> None:
     is_wanted = roster.wants(replica)
+    if replica.state in PENDING and now < memory.woken.get(replica.id, -inf) + WAKE_CHECK_S:
+        roster.woken.append(replica)
     if replica.state is ReplicaState.FAILED or replica.exit is not None:
         roster.failed.append(replica)
     elif replica.state is ReplicaState.STANDBY:

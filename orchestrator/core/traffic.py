@@ -140,10 +140,10 @@ def absence(roster: Roster, failures: FailureCount) -> str:
     wanted, failed = roster.wanted, failures.of(roster)
     if wanted is not None and wanted.replicas == 0:
         return f"stopped: {wanted.held}" if wanted.held else "asleep: a request wakes it"
+    if roster.standby or roster.old_standby or roster.woken:
+        return "waking: from standby"
     if failed is not None and failed.is_verdict:
         return f"failed: {failed.reason}"
-    if roster.standby or roster.old_standby:
-        return "waking: from standby"
     if roster.pending:
         return f"starting: {phase(roster.pending[0])}"
     return "starting: waiting for a replica"

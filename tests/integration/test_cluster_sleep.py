@@ -240,7 +240,7 @@ class TestChangedWhileAsleep:
         assert cluster.events("version_woken") == []
         assert cluster.predict("iris") == 6.0
 
-    def test_a_broken_upgrade_fails_the_apply(self, cluster: Cluster) -> None:
+    def test_a_broken_upgrade_fails_the_apply_and_the_old_standby_serves_on(self, cluster: Cluster) -> None:
         cluster.write_model("m", 5.0)
         cluster.apply(fleet(iris=sleepy()))
         put_to_sleep(cluster)
@@ -250,6 +250,7 @@ class TestChangedWhileAsleep:
 
         assert ended["state"] == "failed"
         assert "the weights are cursed" in ended["error"]
+        assert cluster.predict("iris") == 5.0
 
     @either_engine
     def test_a_sleeping_model_is_deleted_with_its_standby(self, cluster: Cluster) -> None:

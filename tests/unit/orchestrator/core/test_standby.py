@@ -187,6 +187,18 @@ class TestPausedByHand:
 
 
 class TestUpgradeWhileAsleep:
+    def test_requests_wait_for_an_old_standby_to_wake_though_the_new_spec_fails(self) -> None:
+        broken = ended("new", "iris@1", "model.py is broken", "b")
+        failed = decide(wanted(0, 1, "b"), asleep("old", "a"), broken)
+
+        woken = decide(wanted(1, 1, "b"), asleep("old", "a"), memory=failed.memory, now=NOW + 1)
+        checked = decide(wanted(1, 1, "b"), replica("old", "iris@1", "starting"), memory=woken.memory, now=NOW + 1)
+        ready = decide(wanted(1, 1, "b"), awake("old", "a"), memory=checked.memory, now=NOW + 1)
+
+        assert "^ wake iris@1 old: serves until spec b is ready" in woken.render()
+        assert state(woken) == state(checked) == "waking: from standby"
+        assert endpoints(ready) == {"1": ("old",)}
+
     def test_an_old_standby_stays_until_a_new_one_is_paused(self) -> None:
         old = asleep("old", "a")
 
