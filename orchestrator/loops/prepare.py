@@ -28,6 +28,9 @@ REQUIREMENTS = "requirements.txt"
 
 Step = Callable[[str], None]
 
+# A container, the imports of a framework, and a small model: what takes longer than this is no surprise to its author.
+A_START_MS = 15_000
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -154,7 +157,28 @@ class Preparer:
             warnings.append(f"engine: the manifest says {manifest.engine}, --engine {self._engine.name} overrides it")
         if manifest.says("cluster") and manifest.cluster != self._cluster:
             warnings.append(f"cluster: the manifest says {manifest.cluster}, --cluster {self._cluster} overrides it")
-        return tuple(warnings)
+        return (*warnings, *_impatient(manifest))
+
+
+def _impatient(manifest: Manifest) -> list[str]:
+    """A warning for each model whose callers may give up before a replica has started."""
+    found = []
+    for name, model in manifest.models.items():
+        impatient = [
+            v for v, each in model.versions.items() if _may_be_gone(each) and each.queue.timeout_ms < A_START_MS
+        ]
+        if impatient:
+            timeout_ms = min(model.versions[v].queue.timeout_ms for v in impatient)
+            versions = f"version{'s' if len(impatient) > 1 else ''} {', '.join(impatient)}"
+            found.append(
+                f"models.{name}: {versions} may sleep with no replica kept, and a request that wakes one waits at most "
+                f"{timeout_ms} ms (queue.timeout_ms) for its start; allow more than a start takes, or keep standby: 1"
+            )
+    return found
+
+
+def _may_be_gone(version: VersionConfig) -> bool:
+    return version.scaling.min == 0 and (not version.scaling.standby or version.scaling.gone_after_s is not None)
 
 
 def listener_of(manifest: Manifest, config: Config) -> Listener:

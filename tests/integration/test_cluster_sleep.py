@@ -113,6 +113,20 @@ class TestFallingAsleep:
         assert cluster.events("replica_failed") == []
 
 
+class TestPlan:
+    def test_warns_where_callers_would_give_up_before_a_start(self, cluster: Cluster) -> None:
+        cluster.write_model("m", 5.0)
+        hasty = {"queue": {"timeout_ms": 5000}}
+        manifest = fleet(hasty=sleepy(standby=0, **hasty), kept=sleepy(standby=1, **hasty), patient=sleepy(standby=0))
+
+        plan = cluster.api("POST", "/plan", json=cluster.request(manifest)).json()
+
+        assert plan["warnings"] == [
+            "models.hasty: version 1 may sleep with no replica kept, and a request that wakes one waits at most 5000 ms "
+            "(queue.timeout_ms) for its start; allow more than a start takes, or keep standby: 1"
+        ]
+
+
 class TestBurst:
     def test_of_500_requests_gets_500_answers_and_no_replica_more_than_it_holds(self, cluster: Cluster) -> None:
         inside = cluster.root / "inside"
