@@ -156,7 +156,7 @@ def measure(directory: Path, options: argparse.Namespace) -> int:
                 cluster.apply(manifest(options, {"min": count}), directory)
                 rows.append(run(cluster, directory, options, f"live, always {count}")[0])
     finally:
-        cluster.close()
+        end(cluster)
     tries = simulated(times, options, service, cold_s)
     rows.insert(1, joined("simulated, by the policy", tries))
     always = setup(options, service, cold_s, first=count, seed=0)
@@ -261,6 +261,14 @@ def prometheus(directory: Path, port: int) -> Iterator[None]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def end(cluster: Cluster) -> None:
+    """Says so when it does not end, and keeps what was measured."""
+    try:
+        cluster.close()
+    except subprocess.TimeoutExpired:
+        print(f"  the control plane does not end: modelfleet down --state-dir {cluster.state}")
 
 
 # -- the same in simulation ---------------------------------------------------------------------------------------

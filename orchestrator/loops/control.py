@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from orchestrator.adapters.docker_engine import DockerEngine
 from orchestrator.adapters.engine import Engine
@@ -164,11 +165,19 @@ class ControlPlane:
         self.preparer.close()
         await self.operations.close()
         await self.executor.close()
+        await self.executor.settle()
         self.journal.record("cluster_down", "replicas and gateway end, as asked")
         self._gateway_task.cancel()
         await self.keeper.stop()
-        await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.teardown)
+        await self._tear_down()
         self.stopped.set()
+
+    @retry(
+        stop=stop_after_attempt(5), wait=wait_fixed(1), retry=retry_if_exception_type(UnavailableError), reraise=True
+    )
+    async def _tear_down(self) -> None:
+        """Again where the engine refused: each try lists anew, and a container may just have been ending."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.teardown)
 
     def release_waiters(self) -> None:
         """Answers every long poll of the admin API, so that its server can end."""

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from orchestrator.loops.tasks import TaskGroup
 
 STOPS_AT_ONCE = 8
 ANNOUNCE_TIMEOUT_S = 1.0
+# The engine starts a container within a second, and within some on a busy machine.
+SETTLE_S = 30.0
 
 
 class Executor:
@@ -67,6 +69,7 @@ class Executor:
         self._done = done
         self._tasks = TaskGroup("executor")
         self._busy: set[str] = set()
+        self._inside: set[Future[None]] = set()
         self.pending: dict[str, Replica] = {}
         self.refused: dict[str, Replica] = {}
 
@@ -92,6 +95,12 @@ class Executor:
     async def close(self) -> None:
         await self._tasks.cancel()
         self._stops.shutdown(wait=False, cancel_futures=True)
+
+    async def settle(self) -> None:
+        """After `close`: waits for what is inside the engine. A start there is made, though nobody waits for it."""
+        inside = [asyncio.wrap_future(future) for future in tuple(self._inside)]
+        if inside:
+            await asyncio.wait(inside, timeout=SETTLE_S)
 
     def _begin_start(self, action: StartReplica) -> None:
         spec = action.version.spec
@@ -176,4 +185,10 @@ class Executor:
         return {name: self._secret(digest) for name, digest in spec.secrets}
 
     async def _call(self, work: Callable[[], None], threads: ThreadPoolExecutor | None = None) -> None:
-        await asyncio.get_running_loop().run_in_executor(threads or self._threads, work)
+        if threads is not None:
+            await asyncio.get_running_loop().run_in_executor(threads, work)
+            return
+        future = self._threads.submit(work)
+        self._inside.add(future)
+        future.add_done_callback(self._inside.discard)
+        await asyncio.wrap_future(future)

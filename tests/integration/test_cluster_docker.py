@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,23 @@ class TestDocker:
         assert shared.processes() == []
         assert shared.containers() == []
         assert shared.networks() == []
+
+
+class TestDown:
+    def test_in_the_middle_of_starts_leaves_no_container(
+        self, tmp_path: Path, cluster: str, free_port: Callable[[], int], python_image: str
+    ) -> None:
+        """A start that is under way in the engine cannot be taken back: what it makes must be ended too."""
+        assert python_image
+        found = Cluster(tmp_path, cluster, free_port, "docker").start()
+        source = found.write_model("m")
+        try:
+            found.begin(fleet(m={"versions": {"1": {"source": source}}, "scaling": {"min": 8}}))
+            until("the first container is there", found.containers, 60)
+
+            found.down()
+
+            assert found.containers() == []
+            assert found.networks() == []
+        finally:
+            found.close()

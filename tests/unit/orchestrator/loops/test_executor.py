@@ -1,0 +1,70 @@
+"""The executor's end: what is under way in the engine when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.adapters.engine import Launch
+from orchestrator.adapters.store import Store
+from orchestrator.core.plan import StartReplica
+from orchestrator.loops.executor import Executor
+from orchestrator.loops.journal import Journal
+from tests.fakes.fake_engine import FakeEngine
+from tests.unit.orchestrator.core.builders import version
+
+
+class SlowEngine(FakeEngine):
+    """A start that has reached the engine stays in it until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def start(self, launch: Launch) -> None:
+        self.entered.set()
+        assert self.let_go.wait(20)
+        super().start(launch)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    store = Store(tmp_path / "state.sqlite")
+    yield Journal(store)
+    store.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+async def test_of_the_cluster_waits_for_a_start_that_cannot_be_taken_back(
+    tmp_path: Path, journal: Journal, threads: ThreadPoolExecutor
+) -> None:
+    """Whoever ends all replicas must know of that one too: it was left behind, and held the network of the cluster."""
+    engine = SlowEngine()
+    async with httpx.AsyncClient() as client:
+        executor = Executor(
+            engine, journal, threads, client,
+            locate=lambda digest: tmp_path, secret=lambda digest: "", done=lambda: None,
+        )  # fmt: skip
+        executor.execute((StartReplica(version("m@1"), 1, "new"),))
+        await asyncio.to_thread(engine.entered.wait, 20)
+
+        await executor.close()
+        ending = asyncio.create_task(executor.settle())
+        await asyncio.sleep(0)
+        assert not ending.done()
+        engine.let_go.set()
+        await asyncio.wait_for(ending, 20)
+
+    assert len(engine.launched) == 1
