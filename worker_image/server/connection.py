@@ -61,6 +61,7 @@ class Connection(HttpToolsProtocol):
     app: App  # uvicorn calls it; we know what else it can
     _prompt: Prompt | None = None
     _path = ""
+    _fields: dict[bytes, bytes]  # by their lower-case names
     _parts: list[bytes]  # of its body
 
     def on_message_begin(self) -> None:
@@ -71,13 +72,12 @@ class Connection(HttpToolsProtocol):
         self._prompt = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._is_prompt():
+        self._fields = fields = dict(self.headers)
+        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        if self._is_prompt(fields):
             self.cycle = self._prompt = Prompt(self)  # type: ignore[assignment]
             self._parts = []
             return
@@ -99,9 +99,9 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._prompt = None
-        prompt.prediction = self.app.begin(self._path, dict(self.headers), self._parts, prompt.answer)
+        prompt.prediction = self.app.begin(self._path, self._fields, self._parts, prompt.answer)
 
-    def _is_prompt(self) -> bool:
+    def _is_prompt(self, fields: dict[bytes, bytes]) -> bool:
         """A prediction with a small body of known length, on a connection with nothing else under way."""
         path = self.app.prompt_paths.get(self.url)
         if path is None or self.parser.get_method() != b"POST" or self.expect_100_continue:
@@ -115,11 +115,9 @@ class Connection(HttpToolsProtocol):
         ):
             return False
         self._path = path
-        # More digits are a body that is not small.
-        for name, value in self.headers:
-            if name == b"content-length":
-                return len(value) < _MOST_DIGITS and int(value) < LARGE_BYTES
-        return False
+        # More digits are a body that is not small, and none one of unknown length.
+        length = fields.get(b"content-length", b"")
+        return 0 < len(length) < _MOST_DIGITS and int(length) < LARGE_BYTES
 
     def _is_free(self) -> bool:
         """Nothing is under way, and what is answered can be sent."""

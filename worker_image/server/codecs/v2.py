@@ -6,7 +6,6 @@ against data, datatypes, names. Whether the tensors fit the model is `tensors.fi
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -277,12 +276,12 @@ def _binary_tensor(sent: InputTensor | LenientInputTensor, size: Any, tail: bina
 
 def _shaped(tensor: Tensor, shape: list[int], where: str) -> Tensor:
     """Data may come flat or nested (row-major): both have to hold exactly what `shape` says."""
+    is_flat = tensor.ndim == 1
+    if is_flat and len(shape) == 2 and shape[0] > 0 and shape[0] * shape[1] == tensor.size:
+        return tensor.reshape(shape)  # nearly always, and without the checks of what is no shape
     wanted = tuple(shape)
     if tensor.shape == wanted:
         return tensor
-    is_flat = tensor.ndim == 1
-    if is_flat and len(wanted) <= 2 and tensor.size == math.prod(wanted) and min(wanted, default=1) > 0:
-        return tensor.reshape(wanted)  # nearly always, and without the checks of what is no shape
     count = raw.elements(shape, where)
     if is_flat and tensor.size == count:
         return tensor.reshape(wanted)
