@@ -28,7 +28,8 @@ SAMPLES = 12
 LEAST_SAMPLES = 6
 # The first calls of a model fill caches and pools, and say little of the later ones.
 IGNORED = 3
-RETRY_S = 30.0
+# A trial costs six batches; what a busy second made look useless may be worth many times what single rows are.
+RETRY_S = 1.0
 MOST_RETRY_S = 600.0
 # A batch counts for its level when it fills this much of it. Nine rows say nothing of sixteen.
 FULL = 0.75

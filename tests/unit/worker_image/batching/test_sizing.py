@@ -125,9 +125,22 @@ class TestChange:
         simulated.run(100)
 
         simulated.cost = fixed_and_per_row(0.020, 0.0)
-        limit = simulated.run(int(2 * RETRY_S / 0.020))
+        limit = simulated.run(int(10 * RETRY_S / 0.020))
 
         assert limit >= 64
+
+    def test_a_busy_moment_does_not_leave_it_with_single_rows_for_long(self) -> None:
+        simulated = Simulated(fixed_and_per_row(0.000_2, 0.000_001), Sizing())
+        simulated.run(IGNORED + LEAST_SAMPLES)
+        quiet, simulated.cost = simulated.cost, lambda _: 0.002
+        assert simulated.run(LEAST_SAMPLES) == 1
+
+        simulated.cost = quiet
+        while simulated.now < 2 * RETRY_S + 0.5:
+            simulated.run(1)
+
+        assert simulated.sizing.limit >= 64
+        assert simulated.now <= 3
 
     def test_tries_in_vain_ever_more_rarely(self) -> None:
         simulated = Simulated(fixed_and_per_row(0.0, 0.020), Sizing())
@@ -135,7 +148,7 @@ class TestChange:
         simulated.run(int(3600 / 0.020))
 
         tries = sum(1 for rows in simulated.sizes if rows > 1)
-        assert tries <= 60
+        assert tries <= 100
 
 
 class TestFixed:
