@@ -11,14 +11,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
 from orchestrator.adapters.metrics import Metrics
 from orchestrator.adapters.signals import Source
 from orchestrator.adapters.store_scaling import ScalingStore, StoredDecision
-from orchestrator.core.entities import Desired, DesiredVersion, Replica, SignalSource, Target, VersionKey
+from orchestrator.core.entities import Desired, DesiredVersion, Observed, Replica, SignalSource, Target, VersionKey
 from orchestrator.core.errors import FleetError
+from orchestrator.core.plan import Plan
 from orchestrator.core.scaling import census
 from orchestrator.core.scaling.allocate import Claim, allocate
 from orchestrator.core.scaling.decide import act, decide
@@ -28,7 +30,6 @@ from orchestrator.core.scaling.sleep import Rest
 from orchestrator.core.states import LIVE, ReplicaState
 from orchestrator.loops.cold_starts import ColdStarts
 from orchestrator.loops.journal import Journal
-from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.signals import Signals
 from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import TaskGroup, forever
@@ -37,8 +38,10 @@ log = structlog.get_logger("modelfleet")
 
 # Without news of traffic: for schedules, overrides that end, sleep, and signals that grow old.
 TICK_S = 1.0
-# So many versions are decided between two turns of everything else; one takes some 0.1 ms.
+# So many versions are decided between two turns of everything else; one takes some 0.2 ms.
 VERSIONS_PER_STRETCH = 32
+# Thousands of versions are decided less often, so that deciding takes a quarter of the time at most.
+REST_PER_STEP = 3.0
 # A runtime that was there is taken to be there for this long.
 RUNTIME_SEEN_S = 60.0
 RUNTIME_RETRY_S = 15.0
@@ -46,6 +49,22 @@ RUNTIME_RETRY_S = 15.0
 MOST_PASSED_S = 60.0
 # A fixed count is its author's word: it comes before all that is chosen.
 FIXED_PRIORITY = 1_000_000
+
+
+class Reconciler(Protocol):
+    """The part of `reconcile.py`'s loop that this one works with."""
+
+    plan: Plan | None
+    desired: Desired
+    observed: Observed
+    engine_error: str
+    frozen: bool
+
+    @property
+    def asked(self) -> Desired: ...
+
+    def retarget(self) -> None: ...
+
 
 Ensure = Callable[[VersionKey], Awaitable[None]]
 
@@ -77,7 +96,7 @@ class Autoscaler:
 
     def __init__(
         self,
-        loop: ReconcileLoop,
+        loop: Reconciler,
         targets: Targets,
         signals: Signals,
         store: ScalingStore,
@@ -115,7 +134,9 @@ class Autoscaler:
             while self._loop.desired.signals == signals:
                 seen = self.signals.changed.count
                 self._wake.clear()
+                began = time.monotonic()
                 await self.step(time.time())
+                await asyncio.sleep((time.monotonic() - began) * REST_PER_STEP)
                 await self._pause(seen)
         finally:
             reading.cancel()
@@ -294,14 +315,14 @@ class Autoscaler:
         runtime = self._runtimes.setdefault(version.spec.runtime, _Runtime())
         if now >= runtime.due:
             runtime.due = now + RUNTIME_SEEN_S
-            self._tasks.spawn(self._look_for(runtime, version.key), name=f"runtime of {version.key}")
+            self._tasks.spawn(self._look_for(runtime, version.key, now), name=f"runtime of {version.key}")
         return runtime.is_there
 
-    async def _look_for(self, runtime: _Runtime, key: VersionKey) -> None:
+    async def _look_for(self, runtime: _Runtime, key: VersionKey, now: float) -> None:
         try:
             await self._ensure(key)
         except FleetError as exc:
-            runtime.is_there, runtime.due = False, time.time() + RUNTIME_RETRY_S
+            runtime.is_there, runtime.due = False, now + RUNTIME_RETRY_S
             if str(exc) != runtime.reason:
                 runtime.reason = str(exc)
                 self._journal.record("scale_up_waits", f"{key}: no more replicas until {exc}", level="error", key=key)

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.cluster import Cluster, fleet, pick_port, until
-from tests.integration.streams import Stream, streaming
+from tests.integration.scaled import SLOW, changes, decisions, newest, ready, scaled_model, used_to
+from tests.integration.streams import streaming
 
 pytestmark = pytest.mark.timeout(180)
-
-# One request at a time for 50 ms: 50 requests/s keep 2.5 replicas busy.
-SLOW = "time.sleep(0.05)"
-SLO = {"latency_ms": 250}
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +26,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
     finally:
         found.close()
-
-
-def scaled_model(source: str, **section: Any) -> dict[str, Any]:
-    scaling = {"max": 4, **section.pop("scaling", {})}
-    return {"slo": SLO, "concurrency": 1, "versions": {"1": {"source": source}}, "scaling": scaling, **section}
-
-
-def newest(cluster: Cluster) -> int:
-    """The id of the newest event."""
-    return max((int(e["id"]) for e in cluster.get("/events", limit=1)), default=0)
-
-
-def decisions(cluster: Cluster, model: str, after: int = 0) -> list[dict[str, Any]]:
-    return [e for e in cluster.events("scaled", after) if e["model"] == model]
-
-
-def ready(cluster: Cluster, model: str) -> int:
-    return int(cluster.version(model)["ready"])
-
-
-def used_to(stream: Stream, requests: int = 50) -> None:
-    """Waits until the autoscaler knows the usual load."""
-    until("the usual load is known", lambda: stream.answered >= requests, 40)
 
 
 class TestAStep:
@@ -109,13 +82,8 @@ class TestAControlPlaneThatDies:
         assert wanted > 1
         assert len(target) == 1
         later = decisions(shared, "orphan", int(target[-1]["id"]))
-        assert [e["message"] for e in later if " -> " in e["message"] and is_down(e["message"])] == []
+        assert [(was, now) for was, now in changes(later) if now < was] == []
         assert stream.failures == []
-
-
-def is_down(message: str) -> bool:
-    before, after = message.split(": ")[1].split(" -> ")
-    return int(after) < int(before)
 
 
 class TestByHand:

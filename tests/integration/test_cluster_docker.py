@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cluster import Cluster, fleet, pick_port, until
+from tests.integration.scaled import SLOW, decisions, newest, ready, scaled_model, used_to
+from tests.integration.streams import streaming
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -94,6 +96,21 @@ class TestDocker:
         assert shared.processes() == []
         assert shared.containers() == []
         assert shared.networks() == []
+
+    def test_a_step_in_load_is_answered_by_more_containers(self, shared: Cluster) -> None:
+        shared.write_model("m", 3.0, predict=SLOW)
+        shared.apply(fleet(m=scaled_model("m", scaling={"max": 3})))
+        after = newest(shared)
+
+        with streaming(shared.gateway_port, "m", 5) as stream:
+            used_to(stream)
+            stepped_at = stream.step(50)
+            first = until("it scales", lambda: decisions(shared, "m", after), 20)[0]
+            until("more are ready", lambda: ready(shared, "m") == 3, 60)
+
+        assert first["at"] - stepped_at < 3
+        assert stream.failures == []
+        assert len(shared.containers()) == 3
 
 
 class TestDown:
