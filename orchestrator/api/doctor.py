@@ -6,6 +6,7 @@ import asyncio
 import shutil
 
 from orchestrator.adapters.sources.places import readable_in_words
+from orchestrator.api import scaling
 from orchestrator.api.schemas import Check
 from orchestrator.core.errors import FleetError
 from orchestrator.loops.control import ControlPlane
@@ -19,6 +20,7 @@ async def examine(control: ControlPlane) -> list[Check]:
         await _gateway(control),
         _disk(control),
         _sources(),
+        _signals(control),
         _convergence(control),
     ]
 
@@ -58,6 +60,15 @@ def _disk(control: ControlPlane) -> Check:
 
 def _sources() -> Check:
     return Check(name="sources", ok=True, detail=readable_in_words())
+
+
+def _signals(control: ControlPlane) -> Check:
+    """Whether the autoscaler knows what happens, from every source that it was told to read."""
+    read = scaling.signals(control)
+    troubles = [f"{source.name}: {source.trouble}" for source in read.sources if source.trouble]
+    detail = "; ".join([f"read from {read.active}" if read.active else "none were read yet", *troubles])
+    remedy = "see the detail; autoscaler.prometheus in the manifest" if troubles else ""
+    return Check(name="signals", ok=not troubles, detail=detail, remedy=remedy)
 
 
 def _convergence(control: ControlPlane) -> Check:

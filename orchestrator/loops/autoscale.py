@@ -142,8 +142,8 @@ class Autoscaler:
             reading.cancel()
             await self._tasks.cancel()
 
-    def wake(self) -> None:
-        """Decide again at once: somebody said something that counts."""
+    def decide_soon(self) -> None:
+        """Not only when there is news of the traffic: somebody said something that counts."""
         self._wake.set()
 
     def set_by_hand(self, key: VersionKey, override: Override | None) -> None:
@@ -153,17 +153,23 @@ class Autoscaler:
         if override is None and version is not None and version.scaling.is_fixed:
             self._targets.set({key: None})
             self._loop.retarget()
-        self.wake()
+        self.decide_soon()
 
-    def needed(self, version: DesiredVersion, queued: int) -> int:
-        """How many replicas a version that is asleep needs for the requests that wait for it."""
+    def wake(self, version: DesiredVersion, queued: int) -> int:
+        """How many replicas a version that is asleep gets for the requests that wait for it: at once, at least one."""
         if self._loop.plan is None:
             return 1
         now = time.time()
+        decision = self._for_those_who_wait(version, queued, now)
+        self._note(decision, now)
+        return decision.target
+
+    def _for_those_who_wait(self, version: DesiredVersion, queued: int, now: float) -> ScaleDecision:
         sample = Sample(at=now, span_s=1.0, arrivals=queued, queued=queued)
         memory = self._memories.get(version.key, Memory(target=0))
-        decision, _ = decide(self._observation(version, (), sample), self._settings_of(version), memory, now)
-        return decision.target
+        seen = self._observation(version, (), sample)
+        decision, _ = decide(seen, self._settings_of(version), memory, now)
+        return decision if decision.target else act(version.key, 0, 1, decision.inputs)
 
     async def step(self, now: float) -> None:
         """One turn: a decision for each version that has a choice, within what the cluster has."""
@@ -294,8 +300,11 @@ class Autoscaler:
         self._end_overrides(now)
 
     def _tell(self, decision: ScaleDecision, now: float) -> None:
+        self._journal.record("scaled", decision.reason, key=decision.key)
+        self._note(decision, now)
+
+    def _note(self, decision: ScaleDecision, now: float) -> None:
         key = decision.key
-        self._journal.record("scaled", decision.reason, key=key)
         self._metrics.decided(key, decision.target - decision.before)
         self._store.add_decision(
             StoredDecision(
@@ -328,4 +337,4 @@ class Autoscaler:
                 self._journal.record("scale_up_waits", f"{key}: no more replicas until {exc}", level="error", key=key)
             return
         runtime.is_there, runtime.reason = True, ""
-        self.wake()
+        self.decide_soon()

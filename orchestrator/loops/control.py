@@ -101,7 +101,7 @@ class ControlPlane:
             self.loop, self.targets, self.signals, self.store.scaling, self.journal, self.metrics,
             sources=self._sources_of_signals, ensure=self.operations.ensure_runtime,
         )  # fmt: skip
-        self.waking = Waking(self.loop, self.targets, self.journal, choose=self.autoscaler.needed)
+        self.waking = Waking(self.loop, self.targets, self.journal, choose=self.autoscaler.wake)
 
     def _wake(self) -> None:
         self.loop.wake()

@@ -185,7 +185,7 @@ class TestWhatItTells:
 
         checks = {c["name"]: c for c in shared.get("/doctor")}
 
-        assert set(checks) == {"engine", "gateway", "disk", "sources", "versions"}
+        assert set(checks) == {"engine", "gateway", "disk", "sources", "signals", "versions"}
         assert checks["gateway"]["ok"]
         assert checks["versions"]["ok"]
         assert all(c["remedy"] for c in checks.values() if not c["ok"])

@@ -281,5 +281,6 @@ class TestSleep:
 
         wanted = fleet.world.desired.versions()[IRIS]
 
-        assert fleet.scaler.needed(wanted, 1) <= 2
-        assert fleet.scaler.needed(wanted, 500) == 8
+        assert fleet.scaler.wake(wanted, 1) in (1, 2)
+        assert fleet.scaler.wake(wanted, 500) == 8
+        assert [(d.before, d.target) for d in store.scaling.decisions("iris")][-1] == (0, 8)
