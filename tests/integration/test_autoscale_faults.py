@@ -152,7 +152,7 @@ def told_of(cluster: Cluster, after: int, words: str) -> list[dict[str, Any]]:
 
 def held(cluster: Cluster, model: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cluster.get(f"/models/{model}/scaling")
-    return found if any("signals are" in value for _, value in found[0]["inputs"]) else []
+    return found if any("newest signals are" in value for _, value in found[0]["inputs"]) else []
 
 
 @with_prometheus
