@@ -87,16 +87,6 @@ class TestDocker:
         assert json.loads(inspected.stdout)
         assert value not in inspected.stdout
 
-    def test_down_leaves_no_process_no_container_and_no_network(self, shared: Cluster) -> None:
-        assert shared.containers()
-        assert shared.networks()
-
-        shared.down()
-
-        assert shared.processes() == []
-        assert shared.containers() == []
-        assert shared.networks() == []
-
     def test_a_step_in_load_is_answered_by_more_containers(self, shared: Cluster) -> None:
         shared.write_model("m", 3.0, predict=SLOW)
         shared.apply(fleet(m=scaled_model("m", scaling={"max": 3})))
@@ -111,6 +101,16 @@ class TestDocker:
         assert first["at"] - stepped_at < 3
         assert stream.failures == []
         assert len(shared.containers()) == 3
+
+    def test_down_leaves_no_process_no_container_and_no_network(self, shared: Cluster) -> None:
+        assert shared.containers()
+        assert shared.networks()
+
+        shared.down()
+
+        assert shared.processes() == []
+        assert shared.containers() == []
+        assert shared.networks() == []
 
 
 class TestDown:
