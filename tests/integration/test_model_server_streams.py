@@ -273,6 +273,24 @@ class TestDraining:
                 assert list(events)[-1] == ("end", {})
             assert replica.exit_code() == 0
 
+    def test_one_that_begins_meanwhile_is_the_last_on_its_connection(self, tmp_path: Path) -> None:
+        with (
+            ready_replica(counter(tmp_path / "counter"), backend="python") as replica,
+            httpx.Client(base_url=replica.url, timeout=30) as kept,
+        ):
+            assert kept.get("/v2/health/live").status_code == 200
+            with streaming(replica, 3, waits_at=1) as (_, events):
+                next(events)
+                replica.terminate()
+                replica.wait_until_closed()
+
+                late = kept.post("/v2/models/iris/infer_stream", json=body(1))
+                (tmp_path / "go").touch()
+                list(events)
+
+            assert (late.status_code, late.headers["connection"]) == (200, "close")
+            assert replica.exit_code() == 0
+
     def test_one_that_is_still_open_then_is_told_and_closed(self, tmp_path: Path) -> None:
         settings = json.dumps({"drain_timeout_s": 0.3})
         directory = counter(tmp_path / "counter", ASYNC)

@@ -70,7 +70,7 @@ class App:
         # False once the server is to end: each answer is then the last on its connection.
         self.keeps_connections = True
         # As they stand in a request line. Others, with a query or escapes, take the longer way.
-        self.prompt_paths = {path.encode(): path for path in self._routes}
+        self.prompt_paths: dict[bytes, str] = {path.encode(): path for path in self._routes}
 
     def open(
         self, signature: Signature, runner: Runner, streams: Streams | None = None, site: Site | None = None

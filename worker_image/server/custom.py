@@ -28,7 +28,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Door(Protocol):
-    """What every request passes: the app's."""
+    """What every request passes: the app's. `keeps_connections` is False once the server is to end."""
+
+    keeps_connections: bool
 
     def admit(self) -> None:
         """Raises `RequestError` while the model is not ready, or too busy."""
@@ -76,7 +78,7 @@ class Custom:
         started = time.perf_counter()
         metrics.in_flight += 1
         try:
-            status = await answer(scope, receive, send)
+            status = await answer(scope, receive, self._closing(send))
         except asyncio.CancelledError:
             # `connection.py` cancels the task of a client that left; nobody awaits this one, so it ends here.
             status = CLIENT_LEFT
@@ -87,6 +89,16 @@ class Custom:
         else:
             # How long a WebSocket lasts says nothing of how long an answer takes.
             metrics.responses[status] += 1
+
+    def _closing(self, send: Send) -> Send:
+        """An answer that begins once the server is to end is the last on its connection, and says so."""
+
+        async def closing(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and not self._door.keeps_connections:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        return closing
 
     def _is_stream(self, scope: Scope, path: str) -> bool:
         return path in self._routes and scope.get("method") == "POST"
