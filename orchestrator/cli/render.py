@@ -82,7 +82,7 @@ def models_grid(models: Sequence[schemas.ModelStatus], width: int | None = None)
         for index, version in enumerate(model.versions):
             name = "" if for_eyes and index else model.name
             row: list[Cell] = [
-                (name, "bold"), version.version, words.state(version.state), f"{version.ready}/{version.desired}",
+                (name, "bold"), version.version, words.state(version.state), _ready(version),
                 _traffic(model, version.version), _labels(model, version.version), version.backend,
                 *([version.source] if keeps_source else []),
             ]  # fmt: skip
@@ -111,6 +111,11 @@ def _moved(version: schemas.VersionStatus) -> str:
     if scaling.chosen_by == "load" and scaling.replicas <= max(1, scaling.minimum):
         return ""
     return scaling_text(scaling)
+
+
+def _ready(version: schemas.VersionStatus) -> str:
+    """`2/3`, and `2/3+1` with one more in standby."""
+    return f"{version.ready}/{version.desired}" + (f"+{version.standby}" if version.standby else "")
 
 
 def _traffic(model: schemas.ModelStatus, version: str) -> Span:

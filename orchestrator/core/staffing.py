@@ -166,7 +166,8 @@ def _shed_surplus(
     _drain(surplus[: spares.room], f"goes to standby: {cause}", decision)
     _drain(surplus[spares.room :], cause, decision)
     kept = max(0, wanted.replicas - len(roster.ready)) + max(0, spares.room - len(surplus))
-    for replica in roster.pending[kept:]:
+    # Those that were woken are ready first.
+    for replica in sorted(roster.pending, key=lambda r: r not in roster.woken)[kept:]:
         _stop(replica, UNREADY_GRACE_S, cause, decision)
 
 

@@ -44,11 +44,11 @@ def take_back(roster: Roster, memory: Memory) -> None:
 
 
 def wake(roster: Roster) -> list[WakeReplica]:
-    """Those that are needed, of the wanted spec. While nobody serves and none of that spec can be woken, old ones serve
-    until the new ones are ready."""
+    """Those that are needed, of the wanted spec, whatever starts meanwhile: a start takes long, and then fills the
+    standby. While nobody serves and none of that spec can be woken, old ones serve until the new ones are ready."""
     wanted = roster.wanted
     assert wanted is not None
-    awake = roster.awake_count
+    awake = len(roster.ready) + sum(1 for r in roster.woken if roster.wants(r))
     cause = f"{wanted.replicas} wanted, {awake} awake"
     woken = roster.standby[: max(0, wanted.replicas - awake)]
     if not roster.standby and not roster.serving:

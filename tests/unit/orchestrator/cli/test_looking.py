@@ -25,6 +25,16 @@ class TestStatus:
             ["iris", "2", "ready", "1/1", "10%", "latest", "onnx", "models/iris/2", "-"],
         ]
 
+    def test_tells_what_stands_by_and_what_sleeps(self, api: FakeAdminApi, world: World, run: Run) -> None:
+        reason = "a request wakes it; 1 replica in standby"
+        asleep = version("2", state="asleep", ready=0, desired=0, standby=1, reason=reason)
+        world.models = [iris(state="asleep", versions=[version("1", standby=2), asleep])]
+
+        rows = [line.split() for line in run("status").stdout.splitlines() if line.startswith("iris")]
+
+        assert [row[2:4] for row in rows] == [["ready", "1/1+2"], ["asleep", "0/0+1"]]
+        assert " ".join(rows[1]).endswith(reason)
+
     def test_piped_has_no_escape_sequences_and_no_boxes(self, api: FakeAdminApi, run: Run) -> None:
         output = run("status").stdout
 

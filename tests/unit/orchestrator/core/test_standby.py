@@ -98,6 +98,27 @@ class TestWaking:
         ]
         assert state(plan) == "waking: from standby"
 
+    def test_a_replica_that_starts_keeps_none_asleep(self) -> None:
+        """A request waits: it must not wait for a start while there is one to wake."""
+        starting = replica("new", "iris@1", "loading", created_at=1)
+
+        woken = decide(wanted(1, 1), asleep("r1"), starting)
+        checked = decide(wanted(1, 1), replica("r1", "iris@1", "starting"), starting, memory=woken.memory)
+        ready = decide(wanted(1, 1), awake("r1"), starting, memory=checked.memory)
+
+        assert woken.render() == "^ wake iris@1 r1: 1 wanted, 0 awake"
+        assert checked.is_empty
+        assert ready.is_empty
+        assert endpoints(ready) == {"1": ("r1",)}
+
+    def test_a_replica_that_starts_ends_when_a_woken_one_made_it_superfluous(self) -> None:
+        starting = replica("new", "iris@1", "loading", created_at=-1)
+        woken = decide(wanted(1, 0), asleep("r1"), starting)
+
+        plan = decide(wanted(1, 0), replica("r1", "iris@1", "starting"), starting, memory=woken.memory)
+
+        assert plan.render() == "- stop iris@1 new: 1 wanted, 2 run"
+
     def test_a_woken_replica_is_routed_only_once_it_is_ready(self) -> None:
         woken = decide(wanted(1, 0), asleep())
 
