@@ -197,7 +197,9 @@ def _fill_up(roster: Roster, wanted: DesiredVersion, spares: Spares, at: Situati
     live = roster.live_count - len(decision.drains) + len(spares.coming)
     total = wanted.replicas + wanted.standby
     room = total + surge(total, at.policy) - live
-    decision.may_start = max(0, min(decision.missing, room))
+    # A start takes the machine's time, and somebody may wait for those who are woken: standby is filled up after them.
+    is_waking = bool(decision.wakings or roster.woken)
+    decision.may_start = max(0, min(decision.missing_awake if is_waking else decision.missing, room))
     decision.start_cause = _start_cause(roster, wanted, spares, decision, at.failures)
 
 

@@ -17,7 +17,7 @@ import structlog
 
 from orchestrator.adapters.engine import Engine, EngineUnavailable
 from orchestrator.core.entities import Desired, Observed, Replica, VersionKey
-from orchestrator.core.plan import Memory, Plan, Policy
+from orchestrator.core.plan import Memory, Plan, Policy, WakeReplica
 from orchestrator.core.reconcile import reconcile
 from orchestrator.core.roster import lengths
 from orchestrator.core.states import ReplicaState
@@ -74,6 +74,7 @@ class ReconcileLoop:
         self._asked = Desired()
         self._wake = asyncio.Event()
         self._settling_until = 0.0
+        self._waking: dict[str, float] = {}
         self._memory = Memory(routed=board.routed)
         self.desired = Desired()
         self.observed = Observed()
@@ -130,9 +131,11 @@ class ReconcileLoop:
         self._note_changes(observed)
         self._memory, self.observed, self.plan = plan.memory, observed, plan
         self.plan_revision = desired.revision
+        self._note_wakings(plan, observed, began)
+        self._executor.execute(plan.actions)
+        await asyncio.sleep(0)  # the engine begins meanwhile: somebody may wait for it
         if self._board.publish(plan.routes, {r.id: r for r in observed.replicas}):
             log.debug("table published", tag=self._board.tag)
-        self._executor.execute(plan.actions)
         self.decided.notify()
         return self._pause(plan, began)
 
@@ -191,7 +194,7 @@ class ReconcileLoop:
                 )  # fmt: skip
 
     def _note_ready(self, replica: Replica) -> None:
-        woken_at, now = self._memory.woken.get(replica.id), time.time()
+        woken_at, now = self._waking.pop(replica.id, None), time.time()
         if woken_at is None:
             message = _how_it_became_ready(replica, now)
         else:
@@ -200,6 +203,12 @@ class ReconcileLoop:
         self._journal.record(
             "replica_ready", message, key=replica.key, replica=replica.id, revision=replica.revision
         )  # fmt: skip
+
+    def _note_wakings(self, plan: Plan, observed: Observed, now: float) -> None:
+        """Since when each replica is being woken, for as long as it is there."""
+        asked = {action.replica_id: now for action in plan.actions if isinstance(action, WakeReplica)}
+        listed = {replica.id for replica in observed.replicas}
+        self._waking = {id_: at for id_, at in {**asked, **self._waking}.items() if id_ in listed}
 
     def _note_adopted(self, observed: Observed) -> None:
         live = [r for r in observed.replicas if r.exit is None]

@@ -94,9 +94,18 @@ class TestWaking:
             "^ wake iris@1 r1",
             "+ start iris@1 spec=a",
             "+ start iris@1 spec=a",
-            "+ start iris@1 spec=a",
         ]
         assert state(plan) == "waking: from standby"
+
+    def test_the_standby_is_filled_up_once_those_who_were_woken_are_ready(self) -> None:
+        """A start takes the time of a machine on which a request waits."""
+        woken = decide(wanted(1, 1), asleep("r1"))
+        checked = decide(wanted(1, 1), replica("r1", "iris@1", "starting"), memory=woken.memory)
+        ready = decide(wanted(1, 1), awake("r1"), memory=checked.memory)
+
+        assert woken.render() == "^ wake iris@1 r1: 1 wanted, 0 awake"
+        assert checked.is_empty
+        assert ready.render() == "+ start iris@1 spec=a: 1 wanted in standby, 0 are"
 
     def test_a_replica_that_starts_keeps_none_asleep(self) -> None:
         """A request waits: it must not wait for a start while there is one to wake."""
