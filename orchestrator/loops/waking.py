@@ -7,20 +7,28 @@ policy says (`choose`); who is woken or started for it is reconcile's. The same 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from orchestrator.core.entities import DesiredVersion, Target, VersionKey
+from orchestrator.core.entities import Desired, DesiredVersion, Target, VersionKey
 from orchestrator.loops.journal import Journal
-from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.targets import Targets
 
 # How many replicas a version needs that so many requests wait for.
 Choose = Callable[[DesiredVersion, int], int]
 
 
+class Reconciler(Protocol):
+    """The part of `reconcile.py`'s loop that this one works with."""
+
+    desired: Desired
+
+    def retarget(self) -> None: ...
+
+
 class Waking:
     """`wake` is what the gateway's call comes to."""
 
-    def __init__(self, loop: ReconcileLoop, targets: Targets, journal: Journal, choose: Choose) -> None:
+    def __init__(self, loop: Reconciler, targets: Targets, journal: Journal, choose: Choose) -> None:
         self._loop = loop
         self._targets = targets
         self._journal = journal

@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2
 
 from router.contract import Endpoint, ModelRoute, Shadow, VersionRoute
 from tests.fakes.gateway import GatewayUnderTest, until
-from tests.fakes.oip import OipClient
+from tests.fakes.oip import OipClient, request, serve
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
 StartGateway = Callable[..., Awaitable[GatewayUnderTest]]
@@ -158,16 +158,55 @@ class TestWaking:
             assert "model.py is broken" in answer.json["error"]
             assert int(answer.field("retry-after")) > 0
 
-    async def test_a_websocket_and_a_path_of_the_models_own_wake_it_too(
-        self, gateway: GatewayUnderTest, control: ControlPlane, replica: ScriptedReplica
+    @pytest.mark.parametrize(
+        ("target", "method"), [("/models/m/page", "GET"), ("/v2/models/m", "GET"), ("/v1/models/m:predict", "POST")]
+    )
+    async def test_a_path_that_only_the_model_knows_wakes_it_too(
+        self, gateway: GatewayUnderTest, control: ControlPlane, replica: ScriptedReplica, target: str, method: str
     ) -> None:
         client = await gateway.connect()
-        client.request("/models/m/page", method="GET")
+        client.request(target, method=method)
         await until(lambda: control.calls)
 
         await gateway.route(replica)
 
         assert (await client.answer()).status == 200
+
+    async def test_a_websocket_wakes_it_and_is_passed_through(
+        self, gateway: GatewayUnderTest, control: ControlPlane, replica: ScriptedReplica
+    ) -> None:
+        async def switch(call: Call) -> None:
+            accept = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+            call.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b\r\n\r\n" % accept
+            )
+
+        replica.script = switch
+        sleeping = VersionRoute(state=ASLEEP.state, websocket=True)
+        await gateway.table(m=ModelRoute({"1": sleeping}, {"1": 1}))
+        client = await gateway.connect()
+        client.request(
+            "/models/m/talk", "connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13",
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", method="GET",
+        )  # fmt: skip
+        await until(lambda: control.calls)
+
+        await gateway.route(replica, websocket=True)
+
+        assert (await client.head()).status == 101
+
+    async def test_a_call_of_grpc_wakes_it_too(
+        self, gateway: GatewayUnderTest, control: ControlPlane, replica: ScriptedReplica
+    ) -> None:
+        replica.script = serve
+        client = OipClient(gateway.grpc_port)
+        asking = asyncio.create_task(client.ask("ModelInfer", request()))
+        await until(lambda: control.calls)
+
+        await gateway.route(replica)
+
+        assert (await asking).model_name == "m"
+        await client.close()
 
 
 class TestReadiness:

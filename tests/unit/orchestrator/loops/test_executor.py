@@ -13,10 +13,11 @@ import pytest
 
 from orchestrator.adapters.engine import Launch
 from orchestrator.adapters.store import Store
-from orchestrator.core.plan import StartReplica
+from orchestrator.core.plan import PauseReplica, StartReplica
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from tests.fakes.fake_engine import FakeEngine
+from tests.fakes.scripted_replica import Call, ScriptedReplica
 from tests.unit.orchestrator.core.builders import version
 
 
@@ -68,3 +69,52 @@ async def test_of_the_cluster_waits_for_a_start_that_cannot_be_taken_back(
         await asyncio.wait_for(ending, 20)
 
     assert len(engine.launched) == 1
+
+
+async def pause(
+    journal: Journal, threads: ThreadPoolExecutor, tmp_path: Path, answer: bytes
+) -> tuple[FakeEngine, ScriptedReplica]:
+    """One replica that answers so when it is told of its pause, after it was to be paused."""
+
+    async def say(call: Call) -> None:
+        await call.completed.wait()
+        call.answer(b'{"inside": 2}', answer)
+
+    engine, done = FakeEngine(), asyncio.Event()
+    spec = version("m@1").spec
+    engine.start(Launch("r1", spec, spec.digest(), 1, None))
+    async with ScriptedReplica(say) as replica, httpx.AsyncClient() as client:
+        executor = Executor(
+            engine, journal, threads, client, locate=lambda digest: tmp_path, secret=lambda digest: "", done=done.set
+        )  # fmt: skip
+        executor.execute((PauseReplica("r1", spec.key, "drained", "127.0.0.1", replica.port),))
+        async with asyncio.timeout(20):
+            await done.wait()
+        await executor.close()
+        return engine, replica
+
+
+async def test_a_replica_is_told_before_it_is_paused(
+    tmp_path: Path, journal: Journal, threads: ThreadPoolExecutor
+) -> None:
+    engine, replica = await pause(journal, threads, tmp_path, b"200 OK")
+
+    assert [(c.method, c.target) for c in replica.calls] == [(b"POST", b"/v2/health/pause")]
+    assert [r.paused for r in engine.replicas()] == [True]
+
+
+async def test_an_image_that_does_not_know_the_call_is_paused_all_the_same(
+    tmp_path: Path, journal: Journal, threads: ThreadPoolExecutor
+) -> None:
+    engine, _ = await pause(journal, threads, tmp_path, b"404 Not Found")
+
+    assert [r.paused for r in engine.replicas()] == [True]
+
+
+async def test_a_replica_with_a_request_inside_is_not_paused(
+    tmp_path: Path, journal: Journal, threads: ThreadPoolExecutor
+) -> None:
+    """One that came around the gateway."""
+    engine, _ = await pause(journal, threads, tmp_path, b"409 Conflict")
+
+    assert [r.paused for r in engine.replicas()] == [False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import cast
 
 import httpx
@@ -24,6 +25,7 @@ from orchestrator.loops.observe import (
     snapshot,
 )
 from router.contract import GatewayReport
+from tests.fakes.gateway import until
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
 KEY = VersionKey("m", "1")
@@ -104,6 +106,53 @@ class TestProber:
             assert len(hung.calls) == 1
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
+
+
+class TestPaused:
+    def test_a_paused_replica_is_in_standby_whatever_probes_said(self) -> None:
+        health = Health()
+        health.note(READY, 0.0)
+
+        assert _one(replace(_listed(), paused=True), health).state is ReplicaState.STANDBY
+
+    async def test_what_was_known_of_it_counts_for_nothing_once_it_was_woken(self) -> None:
+        """It may wake dead: only a new probe says that it is ready."""
+        async with ScriptedReplica() as replica, httpx.AsyncClient() as client:
+            prober = Prober(client, changed=lambda: None)
+            listed = replace(_listed(), port=replica.port)
+            await prober.follow([listed])
+            await until(lambda: prober.health["r"].ready)
+
+            await prober.follow([replace(listed, paused=True)])
+            assert prober.health == {}
+            await replica.stop()
+            await prober.follow([listed])
+
+            assert not prober.health["r"].ready
+
+    async def test_each_probe_has_a_connection_of_its_own(self) -> None:
+        async with ScriptedReplica() as replica, httpx.AsyncClient() as client:
+            prober = Prober(client, changed=lambda: None)
+            listed = replace(_listed(), port=replica.port)
+            for _ in range(2):
+                await prober.follow([listed])
+                await until(lambda: prober.health["r"].ready)
+                await prober.follow([])
+
+            assert replica.accepted == 2
+
+    async def test_one_that_does_not_answer_holds_up_the_first_observation_alone(self) -> None:
+        async def hang(call: Call) -> None:
+            await asyncio.sleep(60)
+
+        async with ScriptedReplica(hang) as hung, httpx.AsyncClient() as client:
+            prober = Prober(client, changed=lambda: None)
+            await prober.follow([])
+
+            async with asyncio.timeout(PROBE_TIMEOUT_S / 2):
+                await prober.follow([replace(_listed(), port=hung.port)])
+
+            assert not prober.health["r"].ready
 
 
 class TestEjected:
