@@ -8,6 +8,7 @@ What lies between two scrapes has no moment of its own: there arrivals are sprea
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,13 @@ TIMEOUT_S = 30.0
 # Scrapes further apart than so many usual ones: something did not scrape, or did not answer.
 GAP_FACTOR = 5.0
 
+GATEWAYS = 'max_over_time(modelfleet_gateway_info{{cluster="{cluster}"}}[{span}s])'
 OF_IT = '{{model="{model}",version="{version}"}}[{span}s]'
-ARRIVALS = f"modelfleet_arrivals_total{OF_IT}"
-SERVICE_BUCKETS = f"sum by (le) (increase(modelfleet_model_seconds_bucket{OF_IT}))"
-SERVICE_SUM = f"sum(increase(modelfleet_model_seconds_sum{OF_IT}))"
+# Another cluster that the same server scrapes may have a model of the same name.
+AT_GATEWAYS = '{{model="{model}",version="{version}",instance=~"{gateways}"}}[{span}s]'
+ARRIVALS = f"modelfleet_arrivals_total{AT_GATEWAYS}"
+SERVICE_BUCKETS = f"sum by (le) (increase(modelfleet_model_seconds_bucket{AT_GATEWAYS}))"
+SERVICE_SUM = f"sum(increase(modelfleet_model_seconds_sum{AT_GATEWAYS}))"
 COLD_START = (
     f"sum(increase(modelfleet_cold_start_seconds_sum{OF_IT})) / "
     f"sum(increase(modelfleet_cold_start_seconds_count{OF_IT}))"
@@ -58,15 +62,19 @@ class _Interval:
 
 
 class History:
-    """Asks the server at `url` about one version's last `span_s` seconds until `now`."""
+    """Asks the server at `url` about one version of `cluster`."""
 
-    def __init__(self, client: httpx.Client, url: str, model: str, version: str) -> None:
+    def __init__(self, client: httpx.Client, url: str, cluster: str, model: str, version: str) -> None:
         self._client = client
         self._url = url.rstrip("/")
-        self._names = {"model": _escaped(model), "version": _escaped(version)}
+        self._names = {"cluster": cluster, "model": _escaped(model), "version": _escaped(version), "gateways": ""}
 
     def read(self, span_s: float, now: float, seed: int = 0, progress: Progress = lambda _share: None) -> Past:
-        """Raises `UnavailableError` when the server cannot say, `UserError` when it knows no request of the version."""
+        """The `span_s` seconds until `now`.
+
+        Raises `UnavailableError` when the server cannot say, `UserError` when it knows no request of the version.
+        """
+        self._names["gateways"] = self._gateways(span_s, now)
         intervals = list(self._intervals(span_s, now, progress))
         if not any(interval.count for interval in intervals):
             raise UserError(
@@ -86,6 +94,16 @@ class History:
             service=self._service(span_s, now),
             cold_start_s=self._one(COLD_START, span_s, now),
         )
+
+    def _gateways(self, span_s: float, now: float) -> str:
+        """A pattern of what the server calls the cluster's gateways. Raises `UserError` when it knows none."""
+        found = {each["metric"].get("instance", "") for each in self._ask(GATEWAYS, span_s, now)}
+        if not found:
+            raise UserError(
+                f"{self._said} knows no gateway of cluster {self._names['cluster']!r} in the last "
+                f"{span_s / 3600:.3g} h; let it scrape the gateway's metrics port"
+            )
+        return _escaped("|".join(sorted(re.escape(name) for name in found)))
 
     # -- arrivals ---------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Present:
     model: str
     version: str
     config: VersionConfig
+    cluster: str = ""
     prometheus: str = ""
 
     @property
@@ -229,7 +230,17 @@ def _present(session: Session, target: str, path: Path | None) -> Present | None
     version = version or max(config.traffic, key=lambda name: config.traffic[name])
     if version not in config.versions:
         raise words.unknown(f"version of {model}", version, config.versions)
-    return Present(model, version, config.versions[version], manifest.autoscaler.prometheus or "")
+    return Present(
+        model, version, config.versions[version], _cluster(session, manifest), manifest.autoscaler.prometheus or ""
+    )
+
+
+def _cluster(session: Session, manifest: Manifest) -> str:
+    """Its name; what runs may have been given another than the manifest's."""
+    try:
+        return session.client.status().cluster
+    except CliError:
+        return manifest.cluster
 
 
 def _manifest(session: Session, path: Path | None) -> Manifest:
@@ -269,7 +280,7 @@ def _remembered(session: Session, present: Present, span_s: float, prometheus: s
         raise UsageError(f"--from-prometheus {words.length(span_s)}: at most 14 days are read", hint="for example 24h")
     url = prometheus or present.prometheus or DEFAULT_PROMETHEUS
     with httpx.Client() as client, simulate_report.busy(session, f"reading {url}") as said:
-        history = History(client, url, present.model, present.version)
+        history = History(client, url, present.cluster, present.model, present.version)
         past = history.read(span_s, time.time(), seed, lambda share: said(f"reading {url}: {share:.0%}"))
     known = Known(Trace(f"the last {words.length(span_s)}", past.times, past.grain_s), past.service, past.cold_start_s)
     known.note(f"arrivals are known each {past.grain_s:.3g} s; within that they are spread at random")

@@ -33,6 +33,7 @@ class Server:
         self.queries: list[str] = []
         self.answers: Answers = lambda query, at: []
         self.refusal: dict[str, str] | None = None
+        self.gateways = [vector(1, instance="10.0.0.1:8082"), vector(1, instance="b")]
 
     def script(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         form = parse_qs(body.decode())
@@ -40,7 +41,9 @@ class Server:
         self.queries.append(query)
         if self.refusal is not None:
             return 422, {}, json.dumps({"status": "error", **self.refusal}).encode()
-        answer = {"status": "success", "data": {"resultType": "x", "result": self.answers(query, at)}}
+        is_of_gateways = query.startswith('max_over_time(modelfleet_gateway_info{cluster="demo"}')
+        result = self.gateways if is_of_gateways else self.answers(query, at)
+        answer = {"status": "success", "data": {"resultType": "x", "result": result}}
         return 200, {}, json.dumps(answer).encode()
 
 
@@ -54,7 +57,7 @@ def read(server: Server) -> Iterator[Callable[..., Past]]:
     with FakeGateway(server.script) as gateway, httpx.Client(trust_env=False) as client:
 
         def ask(span_s: float = 600, model: str = "iris") -> Past:
-            return History(client, gateway.url, model, "1").read(span_s, NOW)
+            return History(client, gateway.url, "demo", model, "1").read(span_s, NOW)
 
         yield ask
 
@@ -122,7 +125,21 @@ class TestArrivals:
         with pytest.raises(UserError):
             read(model='a"} or vector(1)')
 
-        assert server.queries[0].startswith(r'modelfleet_arrivals_total{model="a\"} or vector(1)",version="1"}')
+        assert server.queries[1].startswith(r'modelfleet_arrivals_total{model="a\"} or vector(1)",version="1",')
+
+
+class TestGateways:
+    def test_of_the_cluster_alone_are_asked_about(self, server: Server, read: Callable[..., Past]) -> None:
+        with pytest.raises(UserError):
+            read()
+
+        assert r'instance=~"10\\.0\\.0\\.1:8082|b"' in server.queries[1]
+
+    def test_that_are_not_there_are_missed_by_name(self, server: Server, read: Callable[..., Past]) -> None:
+        server.gateways = []
+
+        with pytest.raises(UserError, match="knows no gateway of cluster 'demo'"):
+            read()
 
 
 class TestReplicas:
