@@ -102,6 +102,17 @@ class TestFallingAsleep:
 
         assert cluster.version("iris")["ready"] == 1
 
+    def test_after_a_longer_silence_its_standby_is_gone_too(self, cluster: Cluster) -> None:
+        cluster.write_model("m", 5.0)
+        section = sleepy()
+        section["scaling"]["gone_after"] = "1s"
+        cluster.apply(fleet(iris=section))
+
+        put_to_sleep(cluster, standby=0)
+        assert cluster.predict("iris") == 5.0
+
+        assert cluster.version("iris")["ready"] == 1
+
     def test_it_sleeps_and_wakes_again_and_again(self, cluster: Cluster) -> None:
         cluster.write_model("m", 5.0)
         cluster.apply(fleet(iris=sleepy()))
