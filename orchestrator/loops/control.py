@@ -85,6 +85,7 @@ class ControlPlane:
         self.executor = Executor(
             self.engine, self.journal, self._threads, self._client,
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
+            woken=self._note_unpaused,
         )  # fmt: skip
         self.targets = Targets(self.store.scaling)
         self.loop = ReconcileLoop(
@@ -105,6 +106,9 @@ class ControlPlane:
 
     def _wake(self) -> None:
         self.loop.wake()
+
+    def _note_unpaused(self, replica_id: str) -> None:
+        self.loop.note_unpaused(replica_id)
 
     def _sources_of_signals(self, wanted: SignalSource) -> list[Source]:
         direct = Scrape(self._client, self.keeper.metrics_urls, self._threads)

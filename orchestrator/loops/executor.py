@@ -58,6 +58,7 @@ class Executor:
         locate: Callable[[str], Path],
         secret: Callable[[str], str],
         done: Callable[[], None],
+        woken: Callable[[str], None] = lambda _id: None,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -67,6 +68,7 @@ class Executor:
         self._locate = locate
         self._secret = secret
         self._done = done
+        self._woken = woken
         self._tasks = TaskGroup("executor")
         self._busy: set[str] = set()
         self._inside: set[Future[None]] = set()
@@ -155,6 +157,7 @@ class Executor:
 
     async def _wake(self, action: WakeReplica) -> None:
         await self._call(partial(self._engine.unpause, action.replica_id))
+        self._woken(action.replica_id)
         self._journal.record("replica_woken", action.cause, key=action.key, replica=action.replica_id)
 
     async def _pause(self, action: PauseReplica) -> None:

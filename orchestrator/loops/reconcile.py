@@ -22,6 +22,7 @@ from orchestrator.core.reconcile import reconcile
 from orchestrator.core.roster import lengths
 from orchestrator.core.states import ReplicaState
 from orchestrator.loops.executor import Executor
+from orchestrator.loops.haste import LastLook, urgent
 from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober, snapshot
@@ -75,6 +76,7 @@ class ReconcileLoop:
         self._wake = asyncio.Event()
         self._settling_until = 0.0
         self._waking: dict[str, float] = {}
+        self._look = LastLook()
         self._memory = Memory(routed=board.routed)
         self.desired = Desired()
         self.observed = Observed()
@@ -106,6 +108,16 @@ class ReconcileLoop:
     def wake(self) -> None:
         self._wake.set()
 
+    def hurry(self) -> None:
+        """As `wake`, for requests that wait for a replica in standby."""
+        self._look.hurry(time.monotonic())
+        self._wake.set()
+
+    def note_unpaused(self, replica_id: str) -> None:
+        """The engine has woken it; whether it is ready is asked at once."""
+        self._look.unpaused(replica_id)
+        self._wake.set()
+
     def wake_for_event(self) -> None:
         """As `wake`, for an event of the engine."""
         self._settling_until = time.time() + SETTLE_S
@@ -121,7 +133,8 @@ class ReconcileLoop:
         """One observation, decision and act. Returns the seconds until the next is due without a wake-up."""
         if self.frozen:
             return RESYNC_S
-        observed = await self._observe()
+        is_hasty = self._look.left_s(time.monotonic()) > 0
+        observed = await (self._observe_in_haste() if is_hasty else self._observe())
         if observed is None:
             return ENGINE_RETRY_S
         began = time.time()
@@ -132,12 +145,14 @@ class ReconcileLoop:
         self._memory, self.observed, self.plan = plan.memory, observed, plan
         self.plan_revision = desired.revision
         self._note_wakings(plan, observed, began)
-        self._executor.execute(plan.actions)
+        self._executor.execute(urgent(plan.actions) if is_hasty else plan.actions)
         await asyncio.sleep(0)  # the engine begins meanwhile: somebody may wait for it
         if self._board.publish(plan.routes, {r.id: r for r in observed.replicas}):
             log.debug("table published", tag=self._board.tag)
         self.decided.notify()
-        return self._pause(plan, began)
+        if is_hasty and not self._waking:
+            self._look.end()
+        return self._look.left_s(time.monotonic()) if is_hasty else self._pause(plan, began)
 
     def watch_events(self, stopped: threading.Event, wake: Callable[[], None]) -> None:
         """Blocks on the engine's events and wakes the loop for each; run it on a thread of its own."""
@@ -157,10 +172,17 @@ class ReconcileLoop:
             self._engine_away(str(exc))
             return None
         self._engine_back()
+        self._look.keep(listed)
         await self._prober.follow(listed)
         report = await self._keeper.report() if self._has_unwanted() else None
         refused = tuple(self._executor.refused.values())
         return snapshot(listed, self._prober.health, pending, refused, report, self._board.published)
+
+    async def _observe_in_haste(self) -> Observed:
+        """By the last look; what the gateway has in flight is unknown, so that no drain ends by it."""
+        pending, refused = tuple(self._executor.pending.values()), tuple(self._executor.refused.values())
+        await self._prober.follow(self._look.listed)
+        return snapshot(self._look.listed, self._prober.health, pending, refused, None, None)
 
     def _has_unwanted(self) -> bool:
         """Whether anything drains: only then the gateway's counts matter."""

@@ -24,6 +24,8 @@ class Reconciler(Protocol):
 
     def retarget(self) -> None: ...
 
+    def hurry(self) -> None: ...
+
 
 class Waking:
     """`wake` is what the gateway's call comes to."""
@@ -44,6 +46,7 @@ class Waking:
             return
         self._targets.set({key: Target(count, asleep[key].scaling.standby) for key, count in chosen.items()})
         self._loop.retarget()
+        self._loop.hurry()
         for key, count in chosen.items():
             waiting = "1 request waits" if asked[key] == 1 else f"{asked[key]} requests wait"
             self._journal.record("version_woken", f"0 -> {count}: {waiting}", key=key)

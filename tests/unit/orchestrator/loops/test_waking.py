@@ -28,10 +28,14 @@ class World:
         self.targets.set({IRIS: Target(replicas)})
         self.desired = self.targets.applied(self.asked, Desired())
         self.turns = 0
+        self.hurried = False
 
     def retarget(self) -> None:
         self.turns += 1
         self.desired = self.targets.applied(self.asked, self.desired)
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     @property
     def iris(self) -> DesiredVersion:
@@ -59,6 +63,7 @@ def test_puts_the_chosen_count_in_force_at_once_and_asks_for_standby_again(store
     waking(world, store, needed=3).wake({IRIS: 500})
 
     assert (world.iris.replicas, world.iris.standby) == (3, 1)
+    assert world.hurried
     assert store.scaling.targets() == {IRIS: Target(3, 1)}
     assert told(store) == ["0 -> 3: 500 requests wait"]
 
