@@ -231,7 +231,7 @@ class TestWhatGoesWrong:
 
         assert cluster.predict("iris") == 5.0
 
-        assert standby not in [r["id"] for r in cluster.version("iris")["replicas"]]
+        until("it is removed", lambda: standby not in [r["id"] for r in cluster.version("iris")["replicas"]])
 
     def test_a_single_failed_start_loses_no_request(self, cluster: Cluster) -> None:
         """Each second start fails: what is known to load is tried once more before anybody is told."""
