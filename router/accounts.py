@@ -230,6 +230,12 @@ def counters_only(account: Account) -> Generator[None, None, Account]:
     return Account(unrouted=total.unrouted, limited=total.limited, keys=total.keys, lanes=raws)
 
 
+def key_of(raw: msgspec.Raw) -> tuple[str, str]:
+    """Model and version of a lane's account."""
+    lane = _lanes.decode(raw)
+    return lane.model, lane.version
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _lanes: Final = msgspec.msgpack.Decoder(LaneAccount)
 _accounts: Final = msgspec.msgpack.Decoder(Account)

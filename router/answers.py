@@ -26,6 +26,7 @@ from router.accounts import (
     LaneTotal,
     Total,
     counters_only,
+    key_of,
     lane_accounts,
     plus,
 )
@@ -55,6 +56,7 @@ class Answers:
         self._gateway = gateway
         self._crew = gateway.crew
         self._before = Account()  # counted at this row before this process
+        self._inherited: set[tuple[str, str]] = set()  # versions in it that no table was compared with yet
         self._accounts: Accounts | None = None
         job, page = self._crew.job, self._crew.page
         if job is not None and page is not None:
@@ -66,6 +68,7 @@ class Answers:
             account = self._accounts.read(self._crew.job.row)
             if account is not None:
                 self._before = await in_stretches(counters_only(account))
+                self._inherited = {key_of(raw) for raw in self._before.lanes}
 
     async def publish_now_and_then(self) -> None:
         """Keeps this process's account fresh, and answers when another asks. Runs until cancelled."""
@@ -147,6 +150,7 @@ class Answers:
             await asyncio.sleep(_LOOK_S)
 
     async def _own(self) -> Account:
+        self._forget(time.monotonic())
         gateway, before = self._gateway, self._before
         fleet = gateway.fleet
         keys = {id_: KeyAccount(list(key.answers)) for id_, key in before.keys.items()}
@@ -166,6 +170,22 @@ class Answers:
             keys=keys,
             lanes=lanes + before.lanes,
         )
+
+    def _forget(self, now: float) -> None:
+        """A model with hundreds of versions over its life shows those that there are."""
+        fleet = self._gateway.fleet
+        if fleet.tag:
+            for key in self._inherited - fleet.lanes.keys():
+                fleet.removed.setdefault(key, now)
+            self._inherited.clear()
+        gone = fleet.forget(now)
+        if gone and self._before.lanes:
+            self._before.lanes = [raw for raw in self._before.lanes if key_of(raw) not in gone]
+
+    def _is_shown(self, lane: LaneTotal) -> bool:
+        """Another process that ended may still count for a version that is forgotten here."""
+        fleet, key = self._gateway.fleet, (lane.model, lane.version)
+        return not fleet.tag or key in fleet.lanes or key in fleet.removed or bool(lane.in_flight or lane.queued)
 
     # answers
 
@@ -196,7 +216,10 @@ class Answers:
             "modelfleet_gateway_started_at_seconds": ("When this gateway started.", self._crew.started_at),
         }
         known = [KeyTotal(id_, key) for id_, key in total.keys.items() if id_ in self._gateway.keyring.callers]
-        steps = metrics.render_in_steps(total.lanes.values(), total.unrouted, gauges, total.limited, known)
+        lanes = [lane for lane in total.lanes.values() if self._is_shown(lane)]
+        known_models = {lane.model for lane in lanes} | self._gateway.fleet.models.keys()
+        limited = {model: n for model, n in total.limited.items() if model in known_models}
+        steps = metrics.render_in_steps(lanes, total.unrouted, gauges, limited, known)
         return await in_stretches(steps)
 
     def _state(self, total: Total, silent: list[int]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,15 @@ BALANCES = ("two_choices", "least", "round_robin", "peak_ewma")
 STICKY = re.compile(r"key|(?:header|cookie):[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,64}")
 # SHA-256 of a key in lower-case hexadecimal.
 KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+# The bounds of the gateway's histograms, on which rules and objectives rest.
+# Dense from 1 ms to 1 s, where latency objectives lie: neighbours are at most 1.5 apart there, so that a quantile read
+# from the buckets is off by a fifth at most. How many were later than an objective that is a bound itself (10, 20, 25,
+# 50, 100, 200, 250, 500 ms, …) is exact; between two bounds it is read as if they lay evenly.
+BUCKETS_S: Final = (
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075,
+    0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
 
 
 class TableError(ValueError):

@@ -297,6 +297,16 @@ class Lane:
         self._refresh(now)
         self._serve_waiters(now)
 
+    def give_up_place(self) -> None:
+        """It is forgotten: its place among the processes is free."""
+        self._rows.free(self._accord.slot)
+        self._accord.slot = NO_SLOT
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of it is under way: no request, and no copy of one."""
+        return not (self.in_flight or self.queued or (self.copies is not None and self.copies.alive))
+
     # steps
 
     @property

@@ -1,7 +1,7 @@
 """What the gateway counts for each version: codes, durations, refusals, retries.
 
 Plain numbers that the request path adds to without allocation; `metrics.py` turns them into Prometheus' text. The
-counts of a version outlive tables, so that a counter never goes back while the process lives.
+counts of a version outlive tables; they end with the version, minutes after it left the table (`Fleet.forget`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-# Dense from 1 ms to 1 s, where latency objectives lie: neighbours are at most 1.5 apart there, so that a quantile read
-# from the buckets is off by a fifth at most. How many were later than an objective that is a bound itself (10, 20, 25,
-# 50, 100, 200, 250, 500 ms, …) is exact; between two bounds it is read as if they lay evenly.
-BUCKETS_S: Final = (
-    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075,
-    0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0,
-)  # fmt: skip
+from router import contract
+
+BUCKETS_S: Final = contract.BUCKETS_S
 
 
 class Histogram:

@@ -8,7 +8,7 @@ the callbacks that `proto` passes in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Final
 
 from router import contract
@@ -25,6 +25,8 @@ from router.core.sticky import Asked, Shares, Sticky
 from router.core.target import Target
 
 _MODELS_PER_STEP: Final = 32
+# How long the numbers of a version that left the table are shown: long enough for every scraper to have seen the last.
+FORGOTTEN_AFTER_S: Final = 300.0
 
 ReplicaKey = tuple[str, str, int]
 
@@ -103,6 +105,7 @@ class Fleet:
         self.models: dict[str, Model] = {}
         self.replicas: dict[ReplicaKey, Replica] = {}
         self.lanes: dict[tuple[str, str], Lane] = {}
+        self.removed: dict[tuple[str, str], float] = {}  # when versions left the table, while they are remembered
         self._below = below
         self._rows = rows or alone()
         self._opened = opened
@@ -140,6 +143,20 @@ class Fleet:
             self.replicas.pop((replica.id, replica.host, replica.port), None)
             self._rows.free(replica.slot)
             self._closed(replica)
+
+    def forget(self, now: float) -> set[tuple[str, str]]:
+        """Forgets, with their counters, the versions that left the table long ago, and returns them.
+
+        One that comes back begins at zero.
+        """
+        due = {key for key, at in self.removed.items() if now - at > FORGOTTEN_AFTER_S}
+        gone = {key for key in due if key not in self.lanes or self.lanes[key].is_idle}
+        for key in gone:
+            del self.removed[key]
+            lane = self.lanes.pop(key, None)
+            if lane is not None:
+                lane.give_up_place()
+        return gone
 
     def meet(self, clock: Callable[[], float]) -> Generator[None, None, None]:
         """Other processes of the gateway are there, or gone. Run it to its end; what requests do meanwhile is right."""
@@ -183,9 +200,7 @@ class Fleet:
             lanes[version].sticky = model.sticky
             lanes[version].update(version_route, tuple(self._replica(key, name) for key in _keys(version_route)), now)
             old.pop(version, None)
-        for lane in old.values():
-            lane.update(_REMOVED, (), now)
-            lane.shadow = None
+        self._remove_lanes(old.values(), now)
         model.cast_shadow(before.shadow if before else None)
         if before is not None:
             self._retire(name, before.route, kept)
@@ -193,12 +208,16 @@ class Fleet:
     def _remove_model(self, name: str, now: float) -> None:
         model = self.models.pop(name)
         self.limited.discard(name)
-        for lane in model.lanes.values():
-            lane.update(_REMOVED, (), now)
-            lane.shadow = None
+        self._remove_lanes(model.lanes.values(), now)
         if model.shadow is not None:
             model.shadow.copies.end("removed")
         self._retire(name, model.route, set())
+
+    def _remove_lanes(self, lanes: Iterable[Lane], now: float) -> None:
+        for lane in lanes:
+            lane.update(_REMOVED, (), now)
+            lane.shadow = None
+            self.removed[lane.model, lane.version] = now
 
     def _retire(self, name: str, route: ModelRoute, kept: set[ReplicaKey]) -> None:
         """Retires the replicas of `route`, the former one of model `name`, that are not `kept`.
@@ -219,6 +238,7 @@ class Fleet:
 
     def _lane(self, model: str, version: str) -> Lane:
         key = (model, version)
+        self.removed.pop(key, None)
         lane = self.lanes.get(key)
         if lane is None:
             lane = self.lanes[key] = Lane(model, version, self._below, self._rows, self._wake)

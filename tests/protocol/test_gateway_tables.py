@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from router.calls import backoff_s
 from router.config import Config
 from router.contract import ApiKey, Endpoint, ModelRoute, Table, TableDelta, VersionRoute, decode, encode
+from router.core.table import FORGOTTEN_AFTER_S
 from router.kept import load_cache
 from router.log import EventLog
 from router.server import Gateway
@@ -364,3 +366,24 @@ def config(tmp_path: Path, control_port: int) -> Config:
         token_file=str(tmp_path / "token"),
         table_cache=str(tmp_path / "table.json"),
     )
+
+
+async def test_series_of_hundreds_of_versions_that_are_gone_do_not_stay(
+    gateway: GatewayUnderTest, replica: ScriptedReplica
+) -> None:
+    endpoints = (Endpoint("r", "127.0.0.1", replica.port),)
+    for version in map(str, range(500)):
+        await gateway.table(m=ModelRoute({version: VersionRoute(endpoints)}, {version: 1}))
+        assert (await gateway.ask()).status == 200
+    fleet = gateway.gateway.fleet
+    assert len(_versions_shown((await gateway.admin("/metrics")).body)) == 500
+
+    fleet.removed.update({key: at - FORGOTTEN_AFTER_S for key, at in fleet.removed.items() if key != ("m", "498")})
+
+    # The last counts of one that left just now can still be scraped.
+    assert _versions_shown((await gateway.admin("/metrics")).body) == {"498", "499"}
+
+
+def _versions_shown(page: bytes) -> set[str]:
+    families = text_string_to_metric_families(page.decode())
+    return {sample.labels["version"] for family in families for sample in family.samples if "version" in sample.labels}

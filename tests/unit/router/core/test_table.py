@@ -12,7 +12,7 @@ from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.errors import Refusal
 from router.core.keys import Caller
-from router.core.table import Fleet
+from router.core.table import FORGOTTEN_AFTER_S, Fleet
 from router.core.target import Target
 
 
@@ -177,6 +177,34 @@ class TestApply:
         apply(fleet, table(3, iris=IRIS))
 
         assert resolved(fleet).stats.codes == {200: 1}
+
+    def test_forgets_counters_of_a_version_that_left_long_ago(self, fleet: Fleet) -> None:
+        apply(fleet, table(iris=IRIS))
+        resolved(fleet, "2").stats.answered(200, 0.1)
+        apply(fleet, table(2, iris=ModelRoute({"1": version("a")}, {"1": 1})))
+
+        assert fleet.forget(FORGOTTEN_AFTER_S) == set()
+        assert fleet.forget(FORGOTTEN_AFTER_S + 1) == {("iris", "2")}
+        assert fleet.lanes.keys() == {("iris", "1")}
+        apply(fleet, table(3, iris=IRIS))
+        assert resolved(fleet, "2").stats.codes == {}
+
+    def test_forgets_no_version_that_came_back(self, fleet: Fleet) -> None:
+        apply(fleet, table(iris=IRIS))
+        apply(fleet, table(2))
+        apply(fleet, table(3, iris=IRIS))
+
+        assert fleet.forget(10 * FORGOTTEN_AFTER_S) == set()
+
+    def test_remembers_a_version_that_left_as_long_as_a_request_is_inside(self, fleet: Fleet) -> None:
+        apply(fleet, table(iris=IRIS))
+        lane = resolved(fleet)
+        lane.in_flight += 1
+        apply(fleet, table(2))
+
+        assert fleet.forget(10 * FORGOTTEN_AFTER_S) == {("iris", "2")}
+        lane.in_flight -= 1
+        assert fleet.forget(10 * FORGOTTEN_AFTER_S) == {("iris", "1")}
 
     def test_leaves_models_alone_that_did_not_change(self, fleet: Fleet) -> None:
         apply(fleet, table(iris=IRIS, rose=ModelRoute({}, {})))
