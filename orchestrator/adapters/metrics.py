@@ -1,32 +1,44 @@
 """The control plane's own metrics in Prometheus' text format; the names are a contract (docs/BEHAVIOUR.md).
 
 The gateway's are `router/metrics.py`'s. Whoever owns an event calls the method named after it; what is a level at the
-moment of a scrape is given to `render`.
+moment of a scrape is given to `render`. Series of a version that is gone end `RETIRED_AFTER_S` later.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from orchestrator.core.entities import VersionKey
+from router.contract import BUCKETS_S
 
 _VERSION = ("model", "version")
 # From a woken process to a model of many gigabytes.
 _START_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 
 _WAKE_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 3)
+_TURN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Long enough for every scraper to have seen the last counts.
+RETIRED_AFTER_S = 300.0
+_DIRECTIONS = ("up", "down")
 
 
 @dataclass(frozen=True, slots=True)
 class VersionLevels:
-    """One version's replicas now: how many are in each state, and how many should be awake."""
+    """One version's replicas now: how many are in each state, and how many should be awake.
+
+    `most` may be awake (None: its number is fixed); `latency_s` is its objective, to be met by `share` of the requests.
+    """
 
     key: VersionKey
     states: dict[str, int]
     desired: int
+    most: int | None = None
+    latency_s: float | None = None
+    share: float = 0.95
 
 
 class Metrics:
@@ -60,6 +72,38 @@ class Metrics:
         self._desired = Gauge(
             "modelfleet_replicas_desired", "Replicas that should be awake.", _VERSION, registry=self._registry
         )
+        self._most = Gauge(
+            "modelfleet_replicas_max",
+            "Replicas that a version may have at most, where the load decides.",
+            _VERSION,
+            registry=self._registry,
+        )
+        self._slo_latency = Gauge(
+            "modelfleet_slo_latency_seconds", "The latency objective.", _VERSION, registry=self._registry
+        )
+        self._slo_share = Gauge(
+            "modelfleet_slo_ratio", "The share of requests that shall meet it.", _VERSION, registry=self._registry
+        )
+        self._slo_bucket = Gauge(
+            "modelfleet_slo_bucket",
+            "The bucket of modelfleet_request_seconds that counts requests within the objective.",
+            (*_VERSION, "le"),
+            registry=self._registry,
+        )
+        self._failures = Counter(
+            "modelfleet_replica_failures_total",
+            "Replicas that ended, hung or did not become ready though they were wanted.",
+            _VERSION,
+            registry=self._registry,
+        )
+        self._turns = Histogram(
+            "modelfleet_reconcile_seconds",
+            "One turn of reconciliation: observe, decide, begin to act.",
+            buckets=_TURN_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._last_seen: dict[VersionKey, float] = {}
+        self._counted: set[VersionKey] = set()  # since the last page
         self._signal_age = Gauge(
             "modelfleet_signals_age_seconds",
             "How old the newest numbers of a source are.",
@@ -68,26 +112,84 @@ class Metrics:
         )
 
     def decided(self, key: VersionKey, change: int) -> None:
+        self._counted.add(key)
         direction = "up" if change > 0 else "down"
         self._decisions.labels(key.model, key.version, direction).inc()
 
     def started(self, key: VersionKey, seconds: float) -> None:
+        self._counted.add(key)
         self._cold_starts.labels(key.model, key.version).observe(seconds)
 
     def woke(self, key: VersionKey, seconds: float) -> None:
+        self._counted.add(key)
         self._wakes.labels(key.model, key.version).observe(seconds)
 
     def ran(self, key: VersionKey, replica_s: float) -> None:
+        self._counted.add(key)
         self._replica_seconds.labels(key.model, key.version).inc(replica_s)
 
-    def render(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]]) -> bytes:
-        for gauge in (self._replicas, self._desired, self._signal_age):
+    def failed(self, key: VersionKey) -> None:
+        self._counted.add(key)
+        self._failures.labels(key.model, key.version).inc()
+
+    def turned(self, seconds: float) -> None:
+        self._turns.observe(seconds)
+
+    def render(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> bytes:
+        levels = (self._replicas, self._desired, self._most, self._slo_latency, self._slo_share, self._slo_bucket)
+        for gauge in (*levels, self._signal_age):
             gauge.clear()
+        for key in self._counted:
+            self._last_seen[key] = now
+        self._counted.clear()
         for version in versions:
-            labels = version.key.model, version.key.version
-            self._desired.labels(*labels).set(version.desired)
-            for state, count in version.states.items():
-                self._replicas.labels(*labels, state).set(count)
+            self._last_seen[version.key] = now
+            self._begin(version.key)
+            self._set_levels(version)
         for source, age_s in signal_ages:
             self._signal_age.labels(source).set(age_s)
+        self._retire(now)
         return generate_latest(self._registry)
+
+    def _set_levels(self, version: VersionLevels) -> None:
+        labels = version.key.model, version.key.version
+        self._desired.labels(*labels).set(version.desired)
+        for state, count in version.states.items():
+            self._replicas.labels(*labels, state).set(count)
+        if version.most is not None:
+            self._most.labels(*labels).set(version.most)
+        if version.latency_s is not None:
+            self._slo_latency.labels(*labels).set(version.latency_s)
+            self._slo_share.labels(*labels).set(version.share)
+            for le in _spellings(version.latency_s):
+                self._slo_bucket.labels(*labels, le).set(1)
+
+    def _begin(self, key: VersionKey) -> None:
+        """Shows its counters from zero: the first event of a series that was not there is no increase to Prometheus."""
+        labels = key.model, key.version
+        for metric in (self._failures, self._cold_starts, self._replica_seconds):
+            metric.labels(*labels)
+        for direction in _DIRECTIONS:
+            self._decisions.labels(*labels, direction)
+
+    def _retire(self, now: float) -> None:
+        for key, seen in list(self._last_seen.items()):
+            if now - seen > RETIRED_AFTER_S:
+                del self._last_seen[key]
+                self._end(key)
+
+    def _end(self, key: VersionKey) -> None:
+        labels = key.model, key.version
+        for metric in (self._failures, self._cold_starts, self._wakes, self._replica_seconds):
+            metric.remove(*labels)
+        for direction in _DIRECTIONS:
+            self._decisions.remove(*labels, direction)
+
+
+def _spellings(latency_s: float) -> tuple[str, ...]:
+    """The `le` of the first bound that is not below the objective, as Prometheus 2 and 3 keep it (`1` and `1.0`)."""
+    at = bisect_left(BUCKETS_S, latency_s)
+    if at == len(BUCKETS_S):
+        return ("+Inf",)
+    bound = BUCKETS_S[at]
+    return tuple(dict.fromkeys((f"{bound:g}", str(float(bound)))))

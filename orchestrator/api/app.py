@@ -23,7 +23,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.engine import LogLine
-from orchestrator.api import doctor, keys, scaling, schemas, views
+from orchestrator.api import discovery, doctor, keys, scaling, schemas, views
 from orchestrator.api.context import Control
 from orchestrator.config import VERSION
 from orchestrator.core import diff
@@ -58,6 +58,7 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.add_exception_handler(FleetError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.include_router(public)
+    app.include_router(discovery.router)
     for router in (private, keys.router, scaling.router):
         app.include_router(router, prefix="/api/v1", dependencies=[Depends(_authenticate)])
     app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(_authenticate)])

@@ -108,9 +108,16 @@ def metrics(control: ControlPlane) -> bytes:
     levels = []
     for key, version in control.loop.desired.versions().items():
         found = ("draining" if r.id in draining else str(r.state) for r in replicas.get(key, ()))
-        levels.append(VersionLevels(key, dict(Counter(found)), version.replicas))
+        scaling = version.scaling
+        levels.append(
+            VersionLevels(
+                key, dict(Counter(found)), version.replicas,
+                most=None if scaling.is_fixed else scaling.maximum,
+                latency_s=scaling.latency_s, share=scaling.percentile / 100,
+            )
+        )  # fmt: skip
     ages = [(state.name, age_s) for state in states if (age_s := state.age_s(now)) is not None]
-    return control.metrics.render(levels, ages)
+    return control.metrics.render(levels, ages, now)
 
 
 def _versions(control: ControlPlane, model: str, version: str) -> list[DesiredVersion]:

@@ -86,11 +86,12 @@ class ControlPlane:
             self.engine, self.journal, self._threads, self._client,
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
             woken=self._note_unpaused,
+            lost=self.metrics.failed,
         )  # fmt: skip
         self.targets = Targets(self.store.scaling)
         self.loop = ReconcileLoop(
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
-            self.targets, self.metrics.woke,
+            self.targets, self.metrics.woke, self.metrics.turned,
         )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(

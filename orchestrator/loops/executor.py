@@ -19,7 +19,7 @@ import httpx
 
 from orchestrator.adapters.engine import Engine, EngineUnavailable, Launch
 from orchestrator.adapters.probe import announce_pause
-from orchestrator.core.entities import Replica, ReplicaSpec
+from orchestrator.core.entities import Replica, ReplicaSpec, VersionKey
 from orchestrator.core.errors import FleetError
 from orchestrator.core.plan import (
     Action,
@@ -43,7 +43,8 @@ SETTLE_S = 30.0
 
 class Executor:
     """Runs actions against `engine` on `threads`, and on some of its own those that last for the grace of whoever ends:
-    nobody who waits for a replica waits for these. `done` is called after each, to observe again.
+    nobody who waits for a replica waits for these. `done` is called after each, to observe again, `lost` for each
+    replica that failed though it was wanted.
 
     `locate` gives the directory of an artifact by digest, `secret` the value of a secret by keyed digest.
     """
@@ -59,6 +60,7 @@ class Executor:
         secret: Callable[[str], str],
         done: Callable[[], None],
         woken: Callable[[str], None] = lambda _id: None,
+        lost: Callable[[VersionKey], None] = lambda _key: None,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -69,6 +71,7 @@ class Executor:
         self._secret = secret
         self._done = done
         self._woken = woken
+        self._lost = lost
         self._tasks = TaskGroup("executor")
         self._busy: set[str] = set()
         self._inside: set[Future[None]] = set()
@@ -180,6 +183,7 @@ class Executor:
         if not action.is_loss:
             self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
             return
+        self._lost(action.key)
         tail = "".join(f"\n    {line}" for line in action.log_tail[-10:])
         message = f"{action.cause}{tail}"
         self._journal.record("replica_failed", message, level="error", key=action.key, replica=action.replica_id)

@@ -60,8 +60,9 @@ class ReconcileLoop:
         policy: Policy,
         targets: Targets,
         woke: Callable[[VersionKey, float], None] = lambda _key, _seconds: None,
+        turned: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        """`woke` is told how many seconds each waking took."""
+        """`woke` is told how many seconds each waking took, `turned` how many each turn of the loop."""
         self._engine = engine
         self._board = board
         self._prober = prober
@@ -72,6 +73,7 @@ class ReconcileLoop:
         self._policy = policy
         self._targets = targets
         self._woke = woke
+        self._turned = turned
         self._asked = Desired()
         self._wake = asyncio.Event()
         self._settling_until = 0.0
@@ -126,7 +128,9 @@ class ReconcileLoop:
     async def run(self) -> None:
         while True:
             self._wake.clear()
+            began = time.monotonic()
             pause = await self.step()
+            self._turned(time.monotonic() - began)
             await wait_until_set(self._wake, pause)
 
     async def step(self) -> float:

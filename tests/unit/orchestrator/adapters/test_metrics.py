@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.adapters.metrics import Metrics, VersionLevels
+from orchestrator.adapters.metrics import RETIRED_AFTER_S, Metrics, VersionLevels
 from orchestrator.core.entities import VersionKey
 
 IRIS = VersionKey("iris", "1")
 LABELS = (("model", "iris"), ("version", "1"))
 
 
-def shown(metrics: Metrics, *levels: VersionLevels) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = metrics.render(levels, [("direct", 0.5)]).decode()
+def shown(
+    metrics: Metrics, *levels: VersionLevels, now: float = 0.0
+) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = metrics.render(levels, [("direct", 0.5)], now).decode()
     families = text_string_to_metric_families(text)
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
@@ -42,3 +45,58 @@ def test_shows_levels_as_they_are_now_and_none_of_before() -> None:
     assert ("modelfleet_replicas", (LABELS[0], ("state", "loading"), LABELS[1])) not in found
     assert found["modelfleet_replicas_desired", LABELS] == 3
     assert found["modelfleet_signals_age_seconds", (("source", "direct"),)] == 0.5
+
+
+def test_shows_counters_of_a_version_from_zero_before_anything_happens() -> None:
+    """Prometheus sees no increase in a series whose first value is 1."""
+    found = shown(Metrics(), VersionLevels(IRIS, {}, 1))
+
+    assert found["modelfleet_replica_failures_total", LABELS] == 0
+    assert found["modelfleet_cold_start_seconds_count", LABELS] == 0
+
+
+def test_counts_failures_and_turns() -> None:
+    metrics = Metrics()
+    metrics.failed(IRIS)
+    metrics.turned(0.02)
+
+    found = shown(metrics, VersionLevels(IRIS, {}, 1))
+
+    assert found["modelfleet_replica_failures_total", LABELS] == 1
+    assert found["modelfleet_reconcile_seconds_count", ()] == 1
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "les"),
+    [(0.1, ["0.1"]), (0.11, ["0.125"]), (1.0, ["1", "1.0"]), (120.0, ["120", "120.0"]), (500.0, ["+Inf"])],
+)
+def test_names_the_bucket_that_counts_what_met_the_objective(latency_s: float, les: list[str]) -> None:
+    found = shown(Metrics(), VersionLevels(IRIS, {}, 1, latency_s=latency_s, share=0.99))
+
+    assert [dict(labels)["le"] for name, labels in found if name == "modelfleet_slo_bucket"] == les
+    assert found["modelfleet_slo_ratio", LABELS] == 0.99
+
+
+def test_says_nothing_of_an_objective_or_a_maximum_that_a_version_has_not() -> None:
+    names = {name for name, _ in shown(Metrics(), VersionLevels(IRIS, {"ready": 1}, 1))}
+
+    assert not names & {"modelfleet_slo_bucket", "modelfleet_slo_ratio", "modelfleet_replicas_max"}
+
+
+def test_ends_the_series_of_versions_that_are_gone() -> None:
+    metrics, now = Metrics(), 1000.0
+    for n in range(500):
+        key = VersionKey("iris", str(n))
+        metrics.started(key, 1.0)
+        metrics.woke(key, 0.02)
+        metrics.decided(key, 1)
+        metrics.failed(key)
+        metrics.ran(key, 5.0)
+        shown(metrics, VersionLevels(key, {"ready": 1}, 1, most=3, latency_s=0.1), now=now)
+        now += RETIRED_AFTER_S / 10
+
+    versions = {dict(labels).get("version") for _, labels in shown(metrics, now=now)} - {None}
+    later = {dict(labels).get("version") for _, labels in shown(metrics, now=now + RETIRED_AFTER_S + 1)} - {None}
+
+    assert versions == {str(n) for n in range(490, 500)}
+    assert later == set()
