@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from orchestrator.core.entities import DesiredVersion
 from orchestrator.core.plan import Failures, Verdict
 from orchestrator.core.roster import Roster, progress
 from orchestrator.core.staffing import Situation, Staffing
@@ -36,13 +35,11 @@ def judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | No
         )
         return verdict(state="updating", reason=reason)
     if not desired:
-        return verdict(state="stopping" if roster.wanted.held else "asleep", reason=_resting(roster, roster.wanted))
+        return verdict(state="asleep", reason=roster.wanted.held or _resting(roster))
     return verdict(state="ready", reason=_left_alone(roster))
 
 
-def _resting(roster: Roster, wanted: DesiredVersion) -> str:
-    if wanted.held:
-        return wanted.held
+def _resting(roster: Roster) -> str:
     depth = f"{_count(len(roster.standby), 'replica')} in standby" if roster.standby else "no replica is kept"
     return f"a request wakes it; {depth}"
 

@@ -152,7 +152,7 @@ class Autoscaler:
         version = self._loop.asked.versions().get(key)
         if override is None and version is not None and version.scaling.is_fixed:
             self._targets.set({key: None})
-            self._loop.retarget()
+        self._loop.retarget()  # whether a request wakes it may be another now, though its count is the same
         self.decide_soon()
 
     def wake(self, version: DesiredVersion, queued: int) -> int:

@@ -251,6 +251,23 @@ class TestWhatGoesWrong:
         assert "out of luck" in failed["message"]
 
 
+class TestScaledByHand:
+    def test_nobody_wakes_what_somebody_scaled_to_zero(self, cluster: Cluster) -> None:
+        cluster.write_model("m", 5.0)
+        cluster.apply(fleet(iris=sleepy()))
+        put_to_sleep(cluster)
+        path = "/models/iris/versions/1/scale"
+
+        assert cluster.api("PUT", path, json={"replicas": 0}).status_code == 200
+        until("the gateway knows", lambda: cluster.send("iris").status_code == 503)
+        refused = cluster.send("iris").json()
+        assert cluster.api("DELETE", path).status_code == 200
+        until("the gateway knows again", lambda: cluster.send("iris").status_code == 200)
+
+        assert refused["code"] == "NOT_READY"
+        assert "scaled to 0 by hand; `modelfleet scale` ends that" in refused["error"]
+
+
 class TestChangedWhileAsleep:
     def test_an_upgrade_reaches_the_standby_without_waking_anybody(self, cluster: Cluster) -> None:
         cluster.write_model("m", 5.0)

@@ -292,7 +292,8 @@ class TestWords:
         plan = decide(desired(want))
 
         assert state(plan) == "stopped: scaled to 0 by hand"
-        assert plan.verdicts[IRIS].state == "stopping"
+        assert (plan.verdicts[IRIS].state, plan.verdicts[IRIS].reason) == ("asleep", "scaled to 0 by hand")
+        assert plan.is_converged
 
     def test_a_sleeping_version_takes_over_traffic_at_once(self) -> None:
         """It carries what comes by waking."""
