@@ -135,7 +135,7 @@ class ProcessEngine:
 
     def events(self, stopped: threading.Event) -> Iterator[EngineEvent]:
         """Compares what lives and what is paused, five times a second: a lock and a file per replica are asked for,
-        which costs 30 µs each."""
+        which costs 40 µs each."""
         known = self._alive()
         yield EngineEvent("resync")
         while not stopped.wait(EVENT_POLL_S):

@@ -35,7 +35,8 @@ class LastLook:
 
     def unpaused(self, replica_id: str) -> None:
         """What is known without a look."""
-        self._listed = [replace(r, paused=False) if r.id == replica_id else r for r in self._listed or ()]
+        if self._listed is not None:
+            self._listed = [replace(r, paused=False) if r.id == replica_id else r for r in self._listed]
 
     def end(self) -> None:
         """Nobody waits any more for what it can say."""

@@ -156,6 +156,16 @@ class TestBurst:
         assert len({e["replica"] for e in cluster.events("replica_ready")}) > 2
 
 
+    def test_at_two_processes_of_the_gateway_loses_none_either(self, cluster: Cluster) -> None:
+        cluster.write_model("m", 5.0)
+        cluster.apply({**fleet(iris=sleepy()), "gateway": {"processes": 2}})
+        put_to_sleep(cluster)
+
+        assert asyncio.run(burst(cluster, 100)) == {200: 100}
+
+        assert len(cluster.events("version_woken")) == 1
+
+
 async def burst(cluster: Cluster, count: int) -> Counter[int]:
     """So many requests at once, each on a connection of its own."""
     url = f"http://127.0.0.1:{cluster.gateway_port}/v2/models/iris/infer"

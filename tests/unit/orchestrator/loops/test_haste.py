@@ -32,6 +32,7 @@ def test_stands_for_a_moment_while_somebody_hurries() -> None:
 def test_without_a_look_or_haste_it_does_not() -> None:
     blind, calm = LastLook(), LastLook()
     blind.hurry(10.0)
+    blind.unpaused("r1")
     calm.keep(listed("r1"))
 
     assert blind.left_s(10.0) == 0.0
