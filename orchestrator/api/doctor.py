@@ -18,6 +18,7 @@ async def examine(control: ControlPlane) -> list[Check]:
     return [
         await asyncio.to_thread(_engine, control),
         await _gateway(control),
+        *_prometheus(control),
         _disk(control),
         _sources(),
         _signals(control),
@@ -47,6 +48,18 @@ async def _gateway(control: ControlPlane) -> Check:
     detail = f"process {report.pid} serves table {report.tag or 'none yet'}"
     remedy = "" if current else f"read {control.state.logs / 'gateway.log'}"
     return Check(name="gateway", ok=current, detail=detail if current else f"{detail}, not the newest", remedy=remedy)
+
+
+def _prometheus(control: ControlPlane) -> list[Check]:
+    """Nothing where none is managed."""
+    keeper = control.prometheus
+    if not keeper.config.is_managed:
+        return []
+    if keeper.error:
+        remedy = f"see the detail; its log is {control.state.logs / 'prometheus.log'}"
+        return [Check(name="prometheus", ok=False, detail=keeper.error, remedy=remedy)]
+    detail = f"process {keeper.pid} at {keeper.config.url}" if keeper.pid else "starting"
+    return [Check(name="prometheus", ok=True, detail=detail)]
 
 
 def _disk(control: ControlPlane) -> Check:

@@ -150,6 +150,15 @@ class GatewayStatus(Schema):
     error: str = ""
 
 
+class PrometheusStatus(Schema):
+    """Prometheus as the manifest has it: `mode` is managed, url or off. `error`: why the managed one does not run."""
+
+    mode: Literal["managed", "url", "off"] = "off"
+    url: str = ""
+    pid: int | None = None
+    error: str = ""
+
+
 class ClusterStatus(Schema):
     cluster: str
     engine: str
@@ -164,6 +173,7 @@ class ClusterStatus(Schema):
     models: list[ModelStatus]
     operation: OperationStatus | None = None
     signals: SignalsStatus = SignalsStatus()
+    prometheus: PrometheusStatus = PrometheusStatus()
 
 
 class Event(Schema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
@@ -43,6 +43,7 @@ async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
         models=models,
         operation=operation_status(control, latest) if latest else None,
         signals=scaling.signals(control),
+        prometheus=prometheus_status(control),
     )
 
 
@@ -69,6 +70,14 @@ async def gateway_status(control: ControlPlane) -> schemas.GatewayStatus:
         table_current=report is not None and bool(control.board.tag) and report.tag == control.board.tag,
         error=control.keeper.error or ("" if report else "the gateway does not answer on its metrics port"),
     )
+
+
+def prometheus_status(control: ControlPlane) -> schemas.PrometheusStatus:
+    keeper = control.prometheus
+    if not keeper.config.url:
+        return schemas.PrometheusStatus()
+    mode: Literal["managed", "url"] = "managed" if keeper.config.is_managed else "url"
+    return schemas.PrometheusStatus(mode=mode, url=redacted(keeper.config.url), pid=keeper.pid, error=keeper.error)
 
 
 def model_statuses(control: ControlPlane, revision: StoredRevision | None) -> list[schemas.ModelStatus]:

@@ -30,6 +30,8 @@ def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
          f"{status.engine} engine, control plane up {started}"],
         ["gateway  ", status.gateway.url, *_grpc(status.gateway), "  ", *_gateway_state(status.gateway)],
     ]  # fmt: skip
+    if line := _prometheus(status):
+        lines.append(line)
     if line := _signals(status):
         lines.append(line)
     if status.engine_error:
@@ -50,6 +52,20 @@ def _signals(status: schemas.ClusterStatus) -> Line:
     said: Span = (status.signals.active, "green") if status.signals.active else ("none", "bold red")
     rest = "; ".join([*troubles, *notes])
     return ["signals  ", said, *([": " if not status.signals.active else "; ", (rest, "yellow")] if rest else [])]
+
+
+def _prometheus(status: schemas.ClusterStatus) -> Line:
+    # A control plane that is older than this command says nothing of it.
+    prometheus = getattr(status, "prometheus", None)
+    if prometheus is None or prometheus.mode == "off":
+        return []
+    if prometheus.error:
+        return ["metrics  ", (prometheus.error, "bold red")]
+    return ["metrics  ", prometheus.url, *([("  starting", "yellow")] if _is_starting(prometheus) else [])]
+
+
+def _is_starting(prometheus: schemas.PrometheusStatus) -> bool:
+    return prometheus.mode == "managed" and prometheus.pid is None
 
 
 def _grpc(gateway: schemas.GatewayStatus) -> Line:

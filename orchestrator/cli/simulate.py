@@ -230,9 +230,8 @@ def _present(session: Session, target: str, path: Path | None) -> Present | None
     version = version or max(config.traffic, key=lambda name: config.traffic[name])
     if version not in config.versions:
         raise words.unknown(f"version of {model}", version, config.versions)
-    return Present(
-        model, version, config.versions[version], _cluster(session, manifest), manifest.autoscaler.prometheus or ""
-    )
+    url = manifest.autoscaler.prometheus or manifest.observability.url
+    return Present(model, version, config.versions[version], _cluster(session, manifest), url)
 
 
 def _cluster(session: Session, manifest: Manifest) -> str:

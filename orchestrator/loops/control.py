@@ -23,6 +23,7 @@ from orchestrator.adapters.gateway import GatewayProcess
 from orchestrator.adapters.metrics import Metrics
 from orchestrator.adapters.process_engine import ProcessEngine
 from orchestrator.adapters.prometheus import Prometheus
+from orchestrator.adapters.prometheus_server import PrometheusProcess
 from orchestrator.adapters.scrape import Scrape
 from orchestrator.adapters.signals import Source
 from orchestrator.adapters.state_dir import StateDir
@@ -37,6 +38,7 @@ from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.keys import Keys
+from orchestrator.loops.observability import PrometheusKeeper
 from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
@@ -81,6 +83,8 @@ class ControlPlane:
         gateway_log = self.state.logs / "gateway.log"
         process = GatewayProcess(self.state.gateway, self.url, self.state.token_file, gateway_log)
         self.keeper = GatewayKeeper(process, self.journal, self._client, self._threads)
+        prometheus = PrometheusProcess(self.state.root / "prometheus", self.url, self.state.logs / "prometheus.log")
+        self.prometheus = PrometheusKeeper(prometheus, self.journal, self._threads)
         self.keys = Keys(self.store, self.board, self.keeper, self.journal)
         self.executor = Executor(
             self.engine, self.journal, self._threads, self._client,
@@ -95,7 +99,8 @@ class ControlPlane:
         )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.operations = Operations(
-            self.config, self.store, self.preparer, self.loop, self.keeper, self.board, self.journal, self._threads
+            self.config, self.store, self.preparer, self.loop, self.keeper, self.prometheus, self.board, self.journal,
+            self._threads,
         )  # fmt: skip
 
         self.signals = Signals(self.journal)
@@ -161,6 +166,7 @@ class ControlPlane:
         self._tasks.spawn(self._reconcile(), name="reconcile")
         self._tasks.spawn(forever("probe", self.prober.run), name="probe")
         self._tasks.spawn(forever("ejections", self.ejections.run), name="ejections")
+        self._prometheus_task = self._tasks.spawn(forever("prometheus", self.prometheus.run), name="prometheus")
         self._tasks.spawn(forever("autoscale", self.autoscaler.run), name="autoscale")
         self._watch_engine()
 
@@ -173,7 +179,8 @@ class ControlPlane:
         await self.executor.settle()
         self.journal.record("cluster_down", "replicas and gateway end, as asked")
         self._gateway_task.cancel()
-        await self.keeper.stop()
+        self._prometheus_task.cancel()
+        await asyncio.gather(self.keeper.stop(), self.prometheus.stop())
         await self._tear_down()
         self.stopped.set()
 

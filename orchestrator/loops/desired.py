@@ -48,7 +48,7 @@ def build(manifest: Manifest, resolved: Resolved) -> Desired:
     return Desired(
         models={name: _model(name, m, resolved, body_bytes) for name, m in manifest.models.items()},
         limits=ClusterLimits(cluster.max_cpus, cluster.max_memory_bytes, cluster.max_starting),
-        signals=SignalSource(autoscaler.source, autoscaler.prometheus or ""),
+        signals=SignalSource(autoscaler.source, autoscaler.prometheus or manifest.observability.url),
     )
 
 

@@ -15,6 +15,7 @@ from orchestrator.manifest.model import (
     ResourcesConfig,
     VersionConfig,
 )
+from orchestrator.manifest.observability import ObservabilityConfig
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig, ScheduleConfig
 from orchestrator.manifest.schema import json_schema
@@ -37,6 +38,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "ModelConfig",
+    "ObservabilityConfig",
     "QueueConfig",
     "RateLimitConfig",
     "ResourcesConfig",

@@ -20,6 +20,7 @@ from orchestrator.manifest.gateway import GatewayConfig
 from orchestrator.manifest.groups import Group, GroupOrText, ListOf, MapOf, OrNull, setting
 from orchestrator.manifest.kinds import DAY_S, GI, MI, Choice, Flag, Integer, Number, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
+from orchestrator.manifest.observability import ObservabilityConfig
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig
 from orchestrator.manifest.secrets import ENV_NAME, SecretKind, SecretRef
@@ -202,6 +203,9 @@ class Manifest:
     sources: SourcesConfig = setting(Group(SourcesConfig), "How sources are fetched.", factory=SourcesConfig)
     autoscaler: AutoscalerConfig = setting(
         Group(AutoscalerConfig), "Where the autoscaler reads its signals.", factory=AutoscalerConfig
+    )
+    observability: ObservabilityConfig = setting(
+        Group(ObservabilityConfig), "What watches the cluster.", factory=ObservabilityConfig
     )
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)

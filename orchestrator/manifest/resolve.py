@@ -15,6 +15,7 @@ from orchestrator.manifest.gateway import NO_GRPC, GatewayConfig, LimitsConfig
 from orchestrator.manifest.groups import settings_of
 from orchestrator.manifest.kinds import INVALID, Report, size_text
 from orchestrator.manifest.model import ModelConfig, VersionConfig, written
+from orchestrator.manifest.observability import MANAGED, OFF, ObservabilityConfig
 from orchestrator.manifest.scaling import ScalingConfig
 
 Layer = dict[str, Any]
@@ -31,7 +32,9 @@ def resolve(manifest: Layer, report: Report) -> Layer:
     defaults = _checked_layer(manifest.get("defaults", {}), ("defaults",), report)
     models = _mapping(manifest.get("models"))
     _check_gateway(_mapping(manifest.get("gateway", {})), report)
-    _check_autoscaler(_mapping(manifest.get("autoscaler", {})), report)
+    observability = _mapping(manifest.get("observability", {}))
+    _check_autoscaler(_mapping(manifest.get("autoscaler", {})), observability, report)
+    _check_observability(observability, _mapping(manifest.get("gateway", {})), report)
     resolved = {name: _resolve_model(model, defaults, ("models", name), report) for name, model in models.items()}
     _check_sticky(manifest, resolved, report)
     if manifest.get("engine") == "process":
@@ -194,10 +197,31 @@ def _check_part(limits: Layer, part: str, whole: str, of: str, report: Report) -
         report.add(at, f"{message}; lower it, or raise {whole}")
 
 
-def _check_autoscaler(autoscaler: Layer, report: Report) -> None:
-    if autoscaler.get("source") == "prometheus" and autoscaler.get("prometheus") is None:
+def _check_autoscaler(autoscaler: Layer, observability: Layer, report: Report) -> None:
+    is_watched = observability.get("prometheus", OFF) != OFF
+    if autoscaler.get("source") == "prometheus" and autoscaler.get("prometheus") is None and not is_watched:
         rule = "needs the server's URL; write `prometheus: http://127.0.0.1:9090`, or `source: direct`"
         report.add(("autoscaler", "source"), f"'prometheus' {rule}")
+
+
+def _check_observability(observability: Layer, gateway: Layer, report: Report) -> None:
+    mode = observability.get("prometheus", OFF)
+    if mode is INVALID:
+        return
+    if mode == MANAGED:
+        port = observability.get("prometheus_port", settings_of(ObservabilityConfig)["prometheus_port"].default)
+        known = settings_of(GatewayConfig)
+        for field in ("port", "grpc_port", "metrics_port"):
+            if port is not INVALID and gateway.get(field, known[field].default) == port:
+                at = ("observability", "prometheus_port" if "prometheus_port" in observability else "prometheus")
+                report.add(at, f"prometheus_port and gateway.{field} are both {port}; each has its own; change one")
+        return
+    for field in observability.keys() - {"prometheus"}:
+        report.add(
+            ("observability", field),
+            "has an effect with `prometheus: managed` alone; write that, or remove it",
+            key=True,
+        )
 
 
 def _check_process_engine(manifest: Layer, models: Layer, report: Report) -> None:

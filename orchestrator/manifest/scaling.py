@@ -127,6 +127,7 @@ class AutoscalerConfig:
     )
     prometheus: str | None = setting(
         OrNull(Text("the URL of a Prometheus server, such as http://127.0.0.1:9090", r"https?://[^\s\x00-\x1f\x7f]+")),
-        "The Prometheus server that scrapes the gateway; without one `auto` is `direct`.",
+        "The Prometheus server that scrapes the gateway. Left out: that of `observability`; without one `auto` is "
+        "`direct`.",
         default=None,
     )

@@ -1,17 +1,23 @@
-"""What there is to scrape, as a Prometheus finds it: real control plane, gateway and model servers (processes)."""
+"""What there is to scrape, and the Prometheus that does: real control plane, gateway and model servers (processes)."""
 
 from __future__ import annotations
 
 import secrets
+import shutil
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.cluster import Cluster, fleet, pick_port, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed; apt-get install prometheus"
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,91 @@ class TestTargets:
 
         assert answer.status_code == 422
         assert "'gateway', 'replica' or 'control_plane'" in answer.json()["error"]
+
+
+def managed(port: int, **settings: Any) -> dict[str, Any]:
+    return manifest(observability={"prometheus": "managed", "prometheus_port": port, **settings})
+
+
+def ask(port: int, query: str) -> list[dict[str, Any]]:
+    """[] while nobody answers."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, trust_env=False)
+    except httpx.HTTPError:
+        return []
+    found: list[dict[str, Any]] = answer.json()["data"]["result"]
+    return found
+
+
+def pid_of_prometheus(cluster: Cluster) -> int | None:
+    found: int | None = cluster.get("/status")["prometheus"]["pid"]
+    return found
+
+
+@needs_prometheus
+class TestAManagedPrometheus:
+    """One story, for each start costs seconds."""
+
+    def test_finds_all_by_itself_feeds_the_autoscaler_outlives_the_control_plane_and_ends_with_the_manifest(
+        self, shared: Cluster
+    ) -> None:
+        port = pick_port()
+        shared.apply(managed(port))
+        pid = until("it runs", lambda: pid_of_prometheus(shared), 40)
+
+        roles = until("it scrapes all three", lambda: _roles_up(port, 3), 40)
+        assert roles == {"control_plane", "gateway", "replica"}
+        assert shared.get("/status")["prometheus"] == {
+            "mode": "managed", "url": f"http://127.0.0.1:{port}", "pid": pid, "error": "",
+        }  # fmt: skip
+        until("the autoscaler reads it", lambda: _reads_prometheus(shared), 20)
+        assert ask(port, '{__name__=~".+", exported_cluster!=""} or {__name__=~".+", exported_model!=""}') == []
+        (check,) = [each for each in shared.get("/doctor") if each["name"] == "prometheus"]
+        assert check["ok"], check
+
+        shared.kill()
+        assert psutil.pid_exists(pid)
+        shared.api_port = pick_port()
+        shared.start()
+        assert until("it is adopted", lambda: pid_of_prometheus(shared), 20) == pid
+        address = shared.url.removeprefix("http://")
+        until("the new control plane is found", lambda: ask(port, f'up{{instance="{address}"}} == 1'), 40)
+
+        shared.apply(managed(port, retention="48h"))
+        other = until("it runs with other settings", lambda: _another(shared, pid), 40)
+        (command,) = [psutil.Process(other).cmdline()]
+        assert "--storage.tsdb.retention.time=172800s" in command
+        assert f"--web.listen-address=127.0.0.1:{port}" in command
+
+        shared.apply(manifest())
+        until("it ended", lambda: not psutil.pid_exists(other), 20)
+        assert shared.get("/status")["prometheus"]["mode"] == "off"
+        kinds = [event["kind"] for event in shared.get("/events", limit=1000) if "prometheus" in event["kind"]]
+        assert kinds == ["prometheus_started", "prometheus_started", "prometheus_stopped"]
+
+    def test_that_finds_its_port_taken_says_so_and_stops_nothing(self, shared: Cluster) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+
+            shared.apply(managed(port))
+
+            error = until("it is said", lambda: shared.get("/status")["prometheus"]["error"], 20)
+            assert error.startswith(f"observability.prometheus_port: {port}: address already in use; it must be free")
+            assert shared.predict("iris") == 1.0
+        until("it is tried again", lambda: pid_of_prometheus(shared), 40)
+        # `Cluster.close` of the fixture fails if `down` leaves it behind.
+
+
+def _roles_up(port: int, count: int) -> set[str] | None:
+    found = {sample["metric"]["role"] for sample in ask(port, "up == 1")}
+    return found if len(found) == count else None
+
+
+def _reads_prometheus(cluster: Cluster) -> bool:
+    sources = cluster.get("/status")["signals"]["sources"]
+    return any(source["name"] == "prometheus" and not source["trouble"] for source in sources)
+
+
+def _another(cluster: Cluster, pid: int) -> int | None:
+    found = pid_of_prometheus(cluster)
+    return found if found != pid else None

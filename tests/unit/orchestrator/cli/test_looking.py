@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from orchestrator.api import schemas as s
 from tests.fakes.admin_api import FakeAdminApi, World, event, iris, revision, version, write_control
 from tests.unit.orchestrator.cli.conftest import Run, Spawn, eventually
@@ -90,6 +92,32 @@ class TestStatus:
 
         assert "not answering: port 8080 is taken" in output
         assert "no engine answers" in output
+
+    @pytest.mark.parametrize(
+        ("prometheus", "line"),
+        [
+            (s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090", pid=7), "metrics  http://127.0.0.1:9090"),
+            (
+                s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090"),
+                "metrics  http://127.0.0.1:9090  starting",
+            ),
+            (
+                s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090", error="no program"),
+                "metrics  no program",
+            ),
+            (s.PrometheusStatus(mode="url", url="http://elsewhere:9090"), "metrics  http://elsewhere:9090"),
+        ],
+    )
+    def test_shows_where_prometheus_answers_or_why_not(
+        self, api: FakeAdminApi, world: World, run: Run, prometheus: s.PrometheusStatus, line: str
+    ) -> None:
+        status = world.status().model_copy(update={"prometheus": prometheus})
+        world.status = lambda: status  # type: ignore[method-assign]
+
+        assert line in run("status").stdout.splitlines()
+
+    def test_says_nothing_of_a_prometheus_that_is_off(self, api: FakeAdminApi, run: Run) -> None:
+        assert "metrics" not in run("status").stdout
 
 
 class TestStatusOnATerminal:

@@ -1,0 +1,45 @@
+"""The fields of a manifest that say what watches the cluster. None of them is a part of what a replica is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.manifest.groups import setting
+from orchestrator.manifest.kinds import GI, MI, Duration, Integer, Size, Text
+
+MANAGED, OFF = "managed", "off"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservabilityConfig:
+    """Where the cluster's numbers are kept."""
+
+    prometheus: str = setting(
+        Text(
+            "managed, off, or the URL of a Prometheus server, such as http://127.0.0.1:9090",
+            r"managed|off|https?://[^\s\x00-\x1f\x7f]+",
+        ),
+        "`managed` runs the program `prometheus` beside the gateway, with everything configured; a URL names a server "
+        "of yours, which `modelfleet status` shows and the autoscaler may ask; `off` runs none.",
+        default=OFF,
+    )
+    prometheus_port: int = setting(
+        Integer(1, 65_535), "Where the managed one answers, always on loopback.", default=9090
+    )
+    retention_s: float = setting(
+        Duration("1h", "87600h"), "How long the managed one keeps numbers.", default=1_296_000.0, key="retention"
+    )
+    max_disk_bytes: int = setting(
+        Size(64 * MI, 1024 * GI), "Most disk of what it keeps; the oldest goes first.", default=2 * GI, key="max_disk"
+    )
+
+    @property
+    def is_managed(self) -> bool:
+        return self.prometheus == MANAGED
+
+    @property
+    def url(self) -> str:
+        """Where a Prometheus answers, "" without one."""
+        if self.is_managed:
+            return f"http://127.0.0.1:{self.prometheus_port}"
+        return "" if self.prometheus == OFF else self.prometheus
