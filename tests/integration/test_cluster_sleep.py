@@ -155,7 +155,6 @@ class TestBurst:
         assert cluster.events("scaled") or not woken["message"].startswith("0 -> 1:")
         assert len({e["replica"] for e in cluster.events("replica_ready")}) > 2
 
-
     def test_at_two_processes_of_the_gateway_loses_none_either(self, cluster: Cluster) -> None:
         cluster.write_model("m", 5.0)
         cluster.apply({**fleet(iris=sleepy()), "gateway": {"processes": 2}})
