@@ -116,8 +116,8 @@ def bench(
         _sample(session, url, model, version, key) if body is None else body, model, version=version
     )
     run = Run(
-        _target(url, request, fields, words.duration_s(timeout), plan.concurrency or connections),
-        words.duration_s(slo) if slo else None,
+        _target(url, request, fields, words.positive_s("--timeout", timeout), plan.concurrency or connections),
+        words.positive_s("--slo", slo) if slo else None,
         bench_report.progress(session, plan.duration_s) if session.err.is_terminal and session.tells else None,
     )
     session.say(("bench ", "dim"), (target, "bold"), f" at {url}{request.path}: {plan.words}")
@@ -150,7 +150,7 @@ def _plan(
     if len(given) != 1:
         got = f"{' and '.join(given)}: {len(given)} were given" if given else "no load was given"
         raise UsageError(got, hint="give one of --rate N, --trace FILE and --concurrency N")
-    length_s = words.duration_s(duration) if duration else None
+    length_s = words.positive_s("--duration", duration) if duration else None
     if trace:
         return _replay(trace, speed, scale, length_s, seed, model)
     duration_s = length_s or DEFAULT_DURATION_S
@@ -165,7 +165,7 @@ def _plan(
 def _replay(path: Path, speed: float | str, scale: float, length_s: float | None, seed: int, model: str) -> Plan:
     recorded = traces.read(path, model=model, seed=seed)
     if isinstance(speed, str):
-        speed = max(recorded.length_s, 1e-9) / words.duration_s(speed)
+        speed = max(recorded.length_s, 1e-9) / words.positive_s("--compress", speed)
     played = arrivals.played(recorded, speed=speed, factor=scale, length_s=length_s, seed=seed)
     if not played.times:
         raise UsageError(f"trace {str(path)!r}: nothing of it is left to send", hint="raise --scale or --duration")

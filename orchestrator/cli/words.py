@@ -89,6 +89,14 @@ def duration_s(text: str) -> float:
     return float(match[1]) * _UNITS_S[match[2]]
 
 
+def positive_s(option: str, text: str) -> float:
+    """`duration_s` of an option's value that must be longer than nothing. Raises `UsageError` that names the option."""
+    seconds = duration_s(text)
+    if seconds <= 0:
+        raise UsageError(f"{option} {text}: not longer than nothing", hint=f"for example {option} 10s")
+    return seconds
+
+
 def model_and_version(target: str) -> tuple[str, str]:
     """`iris@2` is ("iris", "2"), `iris` is ("iris", ""). Raises `UsageError`."""
     model, separator, version = target.partition("@")

@@ -174,14 +174,21 @@ class TestRefusal:
             (["--trace", "t.csv"], "trace 't.csv': No such file or directory"),
             (["--rate", "1", "--duration", "10"], "duration '10': not a number with a unit"),
             (["--rate", "0"], "'--rate'"),
+            (["--rate", "1", "--duration", "0s"], "--duration 0s: not longer than nothing"),
+            (["--trace", "TRACE", "--compress", "0s"], "--compress 0s: not longer than nothing"),
+            (["--rate", "1", "--timeout", "0s"], "--timeout 0s: not longer than nothing"),
             (["--rate", "1", "--assert", "p99<1"], "column 6: the end; here stands the unit of p99"),
             (["--rate", "1", "--key", "a\nb"], "the API key has characters that no key has"),
         ],
     )
     def test_of_what_cannot_be_meant_ends_with_two(
-        self, api: FakeAdminApi, gateway: FakeGateway, run: Run, arguments: list[str], sentence: str
+        self, api: FakeAdminApi, gateway: FakeGateway, run: Run, arguments: list[str], sentence: str, tmp_path: Path
     ) -> None:
-        result = run("bench", "iris", "--data", V1, *arguments)
+        (tmp_path / "t.csv").write_text("0\n1\n")
+
+        result = run(
+            "bench", "iris", "--data", V1, *[each.replace("TRACE", str(tmp_path / "t.csv")) for each in arguments]
+        )
 
         assert result.exit_code == 2
         assert sentence in result.stderr

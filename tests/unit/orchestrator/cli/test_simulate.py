@@ -177,6 +177,9 @@ class TestRefusal:
             (["--trace", "TRACE", "--plot", "no/where.svg", *GIVEN], "there is no such folder"),
             (["--trace", "TRACE", "--manifest", "models.yaml"], "--manifest without --model"),
             (["--trace", "TRACE", "--slo", "fast", *GIVEN], "duration 'fast'"),
+            (["--trace", "TRACE", "--slo", "0s", *GIVEN], "--slo 0s: not longer than nothing"),
+            (["--trace", "TRACE", "--service-time", "0ms"], "--service-time 0ms: not longer than nothing"),
+            (["--trace", "TRACE", "--compress", "0s", *GIVEN], "--compress 0s: not longer than nothing"),
             (["--trace", "TRACE", "--speed", "2", "--compress", "1m", *GIVEN], "--speed and --compress"),
         ],
     )
