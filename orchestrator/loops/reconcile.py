@@ -145,7 +145,7 @@ class ReconcileLoop:
         desired = self.desired
         policy = replace(self._policy, max_starting=desired.limits.max_starting)
         plan = reconcile(desired, observed, self._memory, began, policy)
-        self._note_changes(observed)
+        self._note_changes(observed, plan)
         self._memory, self.observed, self.plan = plan.memory, observed, plan
         self.plan_revision = desired.revision
         self._note_wakings(plan, observed, began)
@@ -202,7 +202,7 @@ class ReconcileLoop:
             return busy
         return max(0.02, min(busy, plan.wake_at - now))
 
-    def _note_changes(self, observed: Observed) -> None:
+    def _note_changes(self, observed: Observed, plan: Plan) -> None:
         """Tells what became of replicas since the last observation. `_memory` is still the one of then."""
         if self.plan is None:
             self._note_adopted(observed)
@@ -210,6 +210,9 @@ class ReconcileLoop:
         before = {r.id: r.state for r in self.observed.replicas}
         for replica in observed.replicas:
             if replica.state is before.get(replica.id):
+                if replica.id in self._memory.draining and replica.id not in plan.memory.draining:
+                    message = "needed again before it was drained; it serves on"
+                    self._journal.record("replica_kept", message, key=replica.key, replica=replica.id)
                 continue
             if replica.state is ReplicaState.READY:
                 self._note_ready(replica)
