@@ -50,7 +50,7 @@ async def scale(control: Control, model: str, version: str, request: schemas.Sca
     until = None if request.for_s is None else time.time() + request.for_s
     control.autoscaler.set_by_hand(wanted.key, Override(request.replicas, until))
     lasts = "until it is taken back" if until is None else f"for {request.for_s:g} s"
-    control.journal.record("scale_set", f"{wanted.key}: set by hand to {request.replicas} {lasts}", key=wanted.key)
+    control.journal.record("scale_set", f"set by hand to {request.replicas} {lasts}", key=wanted.key)
     return of_version(control, wanted)
 
 
@@ -61,7 +61,7 @@ async def release(control: Control, model: str, version: str) -> schemas.Scaling
     if wanted.key not in control.targets.overrides:
         raise NotFoundError(f"scale {wanted.key}: its count was not set by hand; there is nothing to take back")
     control.autoscaler.set_by_hand(wanted.key, None)
-    control.journal.record("scale_released", f"{wanted.key}: what was set by hand is taken back", key=wanted.key)
+    control.journal.record("scale_released", "what was set by hand is taken back", key=wanted.key)
     return of_version(control, wanted)
 
 

@@ -198,7 +198,8 @@ def scaling_text(scaling: schemas.ScalingStatus) -> str:
         return f"set by hand to {scaling.override.replicas} {lasts}"
     standby = f" and {scaling.standby} in standby" if scaling.standby else ""
     chosen = f"{scaling.replicas}{standby} of {scaling.minimum} to {scaling.maximum}, by load"
-    return f"{chosen}: {scaling.reason}" if scaling.reason else chosen
+    said = f"{scaling.model}@{scaling.version}: stays at {scaling.replicas}: "
+    return f"{chosen}: {scaling.reason.removeprefix(said)}" if scaling.reason else chosen
 
 
 def scaling_lines(scaling: schemas.ScalingStatus) -> list[Line]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from orchestrator.cli import render, words
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.models import known_model
 from orchestrator.cli.verb import Session, verb
+
+if TYPE_CHECKING:
+    from orchestrator.api import schemas
 
 LEAST_S = 1.0
 
@@ -56,11 +59,12 @@ def scale(
     if session.json:
         session.out.json(changed)
         return
-    session.say(f"{model}@{version}: {_said(render.scaling_text(changed), is_auto=auto)}")
+    session.say(f"{model}@{version}: {_taken_back(changed) if auto else render.scaling_text(changed)}")
 
 
-def _said(text: str, *, is_auto: bool) -> str:
-    return f"what was set by hand is taken back; {text}" if is_auto else text
+def _taken_back(changed: schemas.ScalingStatus) -> str:
+    fixed = render.scaling_text(changed) if changed.chosen_by == "manifest" else "its count follows the load again"
+    return f"what was set by hand is taken back; {fixed}"
 
 
 def _only_version(session: Session, model: str) -> str:

@@ -300,7 +300,7 @@ class Autoscaler:
         self._end_overrides(now)
 
     def _tell(self, decision: ScaleDecision, now: float) -> None:
-        self._journal.record("scaled", decision.reason, key=decision.key)
+        self._journal.record("scaled", decision.reason.removeprefix(f"{decision.key}: "), key=decision.key)
         self._note(decision, now)
 
     def _note(self, decision: ScaleDecision, now: float) -> None:
@@ -316,7 +316,7 @@ class Autoscaler:
     def _end_overrides(self, now: float) -> None:
         for key, override in list(self._targets.overrides.items()):
             if not override.is_in_force(now):
-                self._journal.record("scale_override_ended", f"{key}: what was set by hand is over", key=key)
+                self._journal.record("scale_override_ended", "what was set by hand is over", key=key)
                 self.set_by_hand(key, None)
 
     def _has_runtime(self, version: DesiredVersion, now: float) -> bool:
@@ -334,7 +334,7 @@ class Autoscaler:
             runtime.is_there, runtime.due = False, now + RUNTIME_RETRY_S
             if str(exc) != runtime.reason:
                 runtime.reason = str(exc)
-                self._journal.record("scale_up_waits", f"{key}: no more replicas until {exc}", level="error", key=key)
+                self._journal.record("scale_up_waits", f"no more replicas until {exc}", level="error", key=key)
             return
         runtime.is_there, runtime.reason = True, ""
         self.decide_soon()

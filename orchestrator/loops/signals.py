@@ -25,8 +25,9 @@ log = structlog.get_logger("modelfleet")
 
 # A source is left for another that is so much fresher, or that is whole where it is not.
 FRESHER_S = 2.0
-# One failed reading is no news: the next second's may come.
-NEWS_AFTER = 2
+# One failed reading is no news: the next second's may come. One that never succeeded may be of a gateway, or a server,
+# that is about to start.
+NEWS_AFTER, NEWS_AT_FIRST = 2, 10
 # Rounds of one source that are kept: a source that takes over goes on from where the other ended.
 KEPT_ROUNDS = 10
 # Two sources read the same moment at most so far apart.
@@ -79,6 +80,13 @@ class SourceState:
         if self.latest.missing:
             return f"has no word from {', '.join(self.latest.missing)}"
         return ""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether its trouble has lasted long enough to be told."""
+        if self.latest is None:
+            return self.faults >= NEWS_AT_FIRST
+        return not self.fault or self.faults >= NEWS_AFTER
 
     def rank(self, now: float) -> tuple[bool, bool, float]:
         """The larger the better: fresh, whole, new."""
@@ -191,10 +199,8 @@ class Signals:
         """Tells the journal what changed about the sources."""
         for state in self._states:
             trouble = state.trouble(now)
-            if bool(trouble) == bool(state.said) or (trouble and state.fault and state.faults < NEWS_AFTER):
+            if bool(trouble) == bool(state.said) or (trouble and not state.is_news):
                 continue
-            if trouble and state.latest is None and not state.fault:
-                continue  # it was only not read yet
             state.said = trouble
             if trouble:
                 others = [o.name for o in self._states if o is not state and not o.trouble(now)]

@@ -28,7 +28,7 @@ def decisions(cluster: Cluster, model: str, after: int = 0) -> list[dict[str, An
 
 def changes(found: list[dict[str, Any]]) -> list[tuple[int, int]]:
     """The counts before and after each decision."""
-    pairs = [event["message"].split(": ")[1].split(" -> ") for event in found]
+    pairs = [event["message"].split(": ")[0].split(" -> ") for event in found]
     return [(int(before), int(after)) for before, after in pairs]
 
 

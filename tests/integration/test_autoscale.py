@@ -42,7 +42,7 @@ class TestAStep:
             until("replicas are ready", lambda: ready(shared, "stepped") >= 3, 40)
 
         assert first["at"] - stepped_at < 3
-        assert first["message"].startswith("stepped@1: 1 -> ")
+        assert first["message"].startswith("1 -> ")
         assert "needed for p95 ≤ 0.25 s at 1 per replica; jump seen" in first["message"]
         assert stream.failures == []
         before = [r["spec"] for r in shared.version("stepped")["replicas"]]

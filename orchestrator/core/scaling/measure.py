@@ -139,6 +139,9 @@ def _too_long(sample: Sample, ready: int, capacity: service.Capacity) -> float:
 
 
 def _slots(busy: float, asked: demand.Demand, capacity: service.Capacity, settings: Settings) -> int:
+    if capacity.is_guess:
+        # Spare slots for a tail that nobody has seen would start a replica at the first request of every new version.
+        return math.ceil(busy - ROUNDING)
     return slots_needed(
         busy,
         capacity.spare_s,

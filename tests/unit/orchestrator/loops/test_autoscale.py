@@ -162,8 +162,8 @@ class TestAStep:
         assert replace(fleet.world.desired.versions()[IRIS], replicas=1) == before
         assert fleet.targets.get(IRIS) == Target(count)
         (told,) = fleet.events("scaled")
-        assert told.startswith(f"iris@1: 1 -> {count}: ")
-        assert [d.reason for d in store.scaling.decisions("iris")] == [told]
+        assert told.startswith(f"1 -> {count}: ")
+        assert [d.reason for d in store.scaling.decisions("iris")] == [f"iris@1: {told}"]
 
     async def test_waits_until_what_replicas_run_in_is_there(self, store: Store) -> None:
         fleet = Fleet(store, desired(scaled()))
@@ -175,7 +175,7 @@ class TestAStep:
         fleet.fault = ""
         await fleet.seconds(20, iris=50)
 
-        assert without == (1, ["iris@1: no more replicas until image gone: it is being built"])
+        assert without == (1, ["no more replicas until image gone: it is being built"])
         assert fleet.replicas() > 4
         assert set(fleet.ensured) == {IRIS}
 
@@ -246,7 +246,7 @@ class TestByHand:
         await fleet.seconds(4)
 
         assert (during, fleet.replicas()) == (5, 2)
-        assert fleet.events("scale_override_ended") == ["iris@1: what was set by hand is over"]
+        assert fleet.events("scale_override_ended") == ["what was set by hand is over"]
         assert dict(fleet.targets.overrides) == {}
 
     async def test_taking_it_back_gives_a_fixed_version_its_count_again(self, store: Store) -> None:

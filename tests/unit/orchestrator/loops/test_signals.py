@@ -90,12 +90,14 @@ class Running:
         self.signals.use([self.direct, self.prometheus])
         self._store = store
 
-    async def read(self, now: float, *, direct: Round | str = "silent", prometheus: Round | str = "silent") -> bool:
-        """Both sources say this twice; returns whether there is a new sample."""
+    async def read(
+        self, now: float, *, direct: Round | str = "silent", prometheus: Round | str = "silent", times: int = 2
+    ) -> bool:
+        """Both sources say this so many times; returns whether there is a new sample."""
         self.direct.says, self.prometheus.says = direct, prometheus
         for state in self.signals.states:
-            await self.signals.read(state)
-            await self.signals.read(state)
+            for _ in range(times):
+                await self.signals.read(state)
         return self.signals.advance(now)
 
     def arrivals(self) -> float | None:
@@ -154,8 +156,11 @@ class TestSignals:
         assert running.told() == ["prometheus: has no word from b:8082; goes on with direct"]
 
     async def test_says_that_nobody_knows_anything(self, running: Running) -> None:
-        await running.read(NOW, direct="no gateway", prometheus="no server")
+        await running.read(NOW, direct="no gateway", prometheus="no server", times=9)
+        soon = running.told()
+        await running.read(NOW, direct="no gateway", prometheus="no server", times=1)
 
+        assert soon == []  # they may be about to start
         assert running.told() == [
             "direct: no gateway; counts go up on what is known, and none goes down",
             "prometheus: no server; counts go up on what is known, and none goes down",
