@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import structlog
-
 from orchestrator.adapters.metrics import Metrics
 from orchestrator.adapters.signals import Source
 from orchestrator.adapters.store_scaling import ScalingStore, StoredDecision
@@ -33,8 +31,6 @@ from orchestrator.loops.journal import Journal
 from orchestrator.loops.signals import Signals
 from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import TaskGroup, forever
-
-log = structlog.get_logger("modelfleet")
 
 # Without news of traffic: for schedules, overrides that end, sleep, and signals that grow old.
 TICK_S = 1.0

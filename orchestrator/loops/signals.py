@@ -11,12 +11,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import structlog
 
 from orchestrator.adapters.signals import Round, SignalsUnavailable, Source
 from orchestrator.core.entities import VersionKey
-from orchestrator.core.scaling.decide import STALE_AFTER_S
+from orchestrator.core.scaling.decide import STALE_AFTER_S, STALE_SPANS
 from orchestrator.core.scaling.facts import Objective, Sample
 from orchestrator.core.scaling.signals import Reading, between
 from orchestrator.loops.journal import Journal, Signal
@@ -30,6 +31,8 @@ FRESHER_S = 2.0
 NEWS_AFTER, NEWS_AT_FIRST = 2, 10
 # Rounds of one source that are kept: a source that takes over goes on from where the other ended.
 KEPT_ROUNDS = 10
+# How often a source says something new, until it was seen twice.
+USUAL_S = 20.0
 # Two sources read the same moment at most so far apart.
 SAME_MOMENT_S = 0.25
 
@@ -55,6 +58,13 @@ class SourceState:
     def age_s(self, now: float) -> float | None:
         return None if self.latest is None else now - self.latest.at
 
+    @property
+    def stale_after_s(self) -> float:
+        """When its newest numbers are old: a Prometheus that scrapes each 15 s is not stale between two scrapes."""
+        times = [found.at for found in self.rounds]
+        usual_s = min((b - a for a, b in pairwise(times)), default=USUAL_S)
+        return max(STALE_AFTER_S, STALE_SPANS * usual_s)
+
     def take(self, found: Round) -> bool:
         """Takes in a reading. Returns whether it is newer than the one before."""
         self.fault, self.faults = "", 0
@@ -75,7 +85,7 @@ class SourceState:
         age_s = now - self.latest.at
         if self.fault:
             return f"{self.fault} (its last word is {age_s:.0f} s old)"
-        if not -1.0 <= age_s <= STALE_AFTER_S:
+        if not -1.0 <= age_s <= self.stale_after_s:
             return f"its newest numbers are {age_s:.0f} s old"
         if self.latest.missing:
             return f"has no word from {', '.join(self.latest.missing)}"
@@ -92,7 +102,7 @@ class SourceState:
         """The larger the better: fresh, whole, new."""
         if self.latest is None:
             return False, False, 0.0
-        return now - self.latest.at <= STALE_AFTER_S, not self.latest.missing, self.latest.at
+        return now - self.latest.at <= self.stale_after_s, not self.latest.missing, self.latest.at
 
 
 def choose(states: Sequence[SourceState], current: SourceState | None, now: float) -> SourceState | None:

@@ -69,7 +69,10 @@ class TestChoose:
         assert choose([direct, prometheus], prometheus, NOW) is direct
 
     def test_takes_a_fresh_one_that_misses_a_gateway_before_a_stale_one(self) -> None:
-        direct, prometheus = state("direct", seen(NOW - 60)), state("prometheus", seen(NOW - 1, missing=("b",)))
+        direct, prometheus = (
+            state("direct", seen(NOW - 61), seen(NOW - 60)),
+            state("prometheus", seen(NOW - 1, missing=("b",))),
+        )
 
         assert choose([direct, prometheus], direct, NOW) is prometheus
 
@@ -145,10 +148,18 @@ class TestSignals:
         ]
 
     async def test_says_that_numbers_are_old_though_the_source_answers(self, running: Running) -> None:
+        await running.read(NOW - 2, direct=seen(NOW - 2), prometheus=seen(NOW - 2))
         await running.read(NOW, direct=seen(NOW), prometheus=seen(NOW))
         await running.read(NOW + 14, direct=seen(NOW + 14), prometheus=seen(NOW))
 
         assert running.told() == ["prometheus: its newest numbers are 14 s old; goes on with direct"]
+
+    async def test_one_that_scrapes_seldom_is_not_stale_between_two_scrapes(self, running: Running) -> None:
+        for at in range(0, 60, 15):
+            await running.read(NOW + at + 1, prometheus=seen(NOW + at))
+            await running.read(NOW + at + 14, prometheus=seen(NOW + at))
+
+        assert [told for told in running.told() if told.startswith("prometheus")] == []
 
     async def test_says_that_a_gateway_is_missing(self, running: Running) -> None:
         await running.read(NOW, direct=seen(NOW), prometheus=seen(NOW, missing=("b:8082",)))
