@@ -68,6 +68,14 @@ class TestLoad:
         assert manifest.gateway.access_log == AccessLogConfig(0.1)
         assert not manifest.gateway.is_open
 
+    def test_accepts_the_example_of_scaling(self) -> None:
+        manifest = load_file(REPOSITORY / "configs" / "scaling.yaml")
+
+        digits, iris = (manifest.models[name].versions["1"].scaling for name in ("digits", "iris"))
+        assert manifest.cluster_settings == ClusterConfig("demo", 8.0, 8 * 2**30, 4)
+        assert (digits.min, digits.max, [each.min for each in digits.schedule]) == (1, 6, [3, 1])
+        assert (iris.min, iris.standby, iris.idle_after_s, iris.gone_after_s) == (0, 1, 600, 3600)
+
     def test_fills_in_safe_defaults(self) -> None:
         manifest = read("models: {}")
 

@@ -69,7 +69,7 @@ def _is(value: Any, name: str) -> bool:
 
 
 class TestJsonSchema:
-    @pytest.mark.parametrize("name", ["models.yaml", "traffic.yaml"])
+    @pytest.mark.parametrize("name", ["models.yaml", "traffic.yaml", "scaling.yaml"])
     def test_accepts_the_example_manifest(self, name: str) -> None:
         document = yaml.load((REPOSITORY / "configs" / name).read_text(), Words)
 
