@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.core.entities import (
     Desired,
@@ -32,6 +32,12 @@ Symbol = Literal["+", "~", "-"]
 # Settings of a version that the gateway or the control plane obeys: a change of one restarts no replica.
 LIVE_SETTINGS = (*RouteSettings.__slots__, "startup_timeout_s", "drain_timeout_s")
 SHOWN_DIGITS = 8
+SCALING_NAMES = {
+    "minimum": "scaling.min", "maximum": "scaling.max", "standby": "scaling.standby",
+    "idle_after_s": "scaling.idle_after", "gone_after_s": "scaling.gone_after", "schedule": "scaling.schedule",
+    "worth_s": "scaling.worth", "priority": "scaling.priority", "latency_s": "slo.latency_ms",
+    "percentile": "slo.percentile",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +118,22 @@ def _of_version(before: DesiredVersion | None, after: DesiredVersion, observed: 
 
 
 def _scaling(before: Scaling, after: Scaling) -> list[str]:
-    """A phrase for each field that differs; two fixed counts differ by the count alone."""
-    unsaid = {"is_capped", *(("minimum", "maximum") if before.is_fixed and after.is_fixed else ())}
-    names = (f.name for f in fields(Scaling) if f.name not in unsaid)
+    """A phrase for each field that differs, by its name in a manifest; two fixed counts differ by the count alone."""
+    unsaid = ("minimum", "maximum") if before.is_fixed and after.is_fixed else ()
+    changed = (name for name in SCALING_NAMES if name not in unsaid and getattr(before, name) != getattr(after, name))
     return [
-        f"scaling {name} {_plain(getattr(before, name))} -> {_plain(getattr(after, name))}"
-        for name in names
-        if getattr(before, name) != getattr(after, name)
+        f"{SCALING_NAMES[name]} {_chosen(name, getattr(before, name))} -> {_chosen(name, getattr(after, name))}"
+        for name in changed
     ]
+
+
+def _chosen(name: str, value: Any) -> str:
+    """A value of `Scaling` as one writes it in a manifest."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(_group(each) for each in value)}]"
+    if name == "latency_s" and value is not None:
+        return f"{value * 1000:g}"
+    return f"{value:g}s" if name in ("idle_after_s", "gone_after_s") and value is not None else _plain(value)
 
 
 def _added(after: DesiredVersion, observed: Observed) -> Change:

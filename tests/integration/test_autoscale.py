@@ -86,6 +86,25 @@ class TestAControlPlaneThatDies:
         assert stream.failures == []
 
 
+class TestSchedules:
+    def test_raise_the_minimum_without_any_load(self, shared: Cluster) -> None:
+        shared.write_model("planned")
+        manifest = fleet(planned=scaled_model("planned", scaling={"max": 3}))
+        shared.apply(manifest)
+        after = newest(shared)
+
+        manifest["models"]["planned"]["scaling"]["schedule"] = [{"cron": "* * * * *", "min": 2}]
+        plan = shared.api("POST", "/plan", json=shared.request(manifest)).json()
+        shared.apply(manifest)
+        until("both are ready", lambda: ready(shared, "planned") == 2, 20)
+
+        assert plan["text"].splitlines() == [
+            "~ planned@1  change settings, no restart  "
+            "(scaling.schedule [] -> [{cron: * * * * *, minimum: 2, zone: UTC}])"
+        ]
+        assert "raised to 2 by min of schedule '* * * * *'" in decisions(shared, "planned", after)[0]["message"]
+
+
 class TestByHand:
     def test_a_count_holds_for_its_time_and_ends_by_itself(self, shared: Cluster) -> None:
         shared.write_model("manual")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,18 @@ import pytest
 from sqlalchemy import update
 
 from orchestrator.adapters.store import Store, StoredRevision, revisions
-from orchestrator.core.entities import Desired, ModelSettings, RouteSettings
+from orchestrator.core.entities import (
+    ClusterLimits,
+    Desired,
+    ModelSettings,
+    RouteSettings,
+    Scaling,
+    ScheduledMinimum,
+    SignalSource,
+)
 from orchestrator.core.errors import ConflictError, UserError
 from orchestrator.core.keys import Key
+from tests.unit.orchestrator.core.builders import desired, version
 
 
 @pytest.fixture
@@ -28,6 +38,23 @@ def _revise(store: Store, operation: str) -> StoredRevision:
         operation=operation, kind="apply", file="models.yaml", base_dir="/", summary="+a", manifest="models: {}",
         desired=Desired(),
     )  # fmt: skip
+
+
+def test_a_revision_keeps_between_what_its_counts_may_be_chosen(store: Store) -> None:
+    scaling = Scaling(minimum=0, maximum=4, gone_after_s=60.0, schedule=(ScheduledMinimum("0 8 * * *", 2, "UTC"),))
+    asked = replace(
+        desired(version("iris@1", scaling=scaling)), limits=ClusterLimits(2.0, 2**30, 3), signals=SignalSource("direct")
+    )
+    operation = store.add_operation("apply", "{}", "begins")
+
+    store.add_revision(
+        operation=operation.id, kind="apply", file="models.yaml", base_dir="/", summary="", manifest="models: {}",
+        desired=asked,
+    )  # fmt: skip
+
+    found = store.current_revision()
+    assert found is not None
+    assert found.desired == replace(asked, revision=found.revision)
 
 
 # As the release before retries, stickiness and shadows wrote it.

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from orchestrator.core.diff import Change, digest, preview, render
+from orchestrator.core.diff import SCALING_NAMES, Change, digest, preview, render
 from orchestrator.core.entities import (
     ClusterLimits,
     Desired,
@@ -18,6 +18,7 @@ from orchestrator.core.entities import (
     Resources,
     RouteSettings,
     Scaling,
+    ScheduledMinimum,
     Shadow,
     SignalSource,
 )
@@ -251,8 +252,25 @@ class TestScaling:
         after = desired(version("iris@1", 2, scaling=Scaling(minimum=1, maximum=5, is_capped=True)))
 
         assert [str(change) for change in preview(before, after, Observed())] == [
-            "~ iris@1  change settings, no restart  (scaling minimum 2 -> 1; scaling maximum 2 -> 5)"
+            "~ iris@1  change settings, no restart  (scaling.min 2 -> 1; scaling.max 2 -> 5)"
         ]
+
+    def test_says_every_field_by_its_name_in_the_manifest(self) -> None:
+        before = desired(version("iris@1", scaling=Scaling(maximum=5)))
+        fields_ = Scaling(
+            maximum=5, idle_after_s=60, gone_after_s=90.0, schedule=(ScheduledMinimum("0 8 * * *", 2),), worth_s=3,
+            latency_s=0.05, percentile=99,
+        )  # fmt: skip
+        after = desired(version("iris@1", scaling=fields_))
+
+        assert [change.cause for change in preview(before, after, Observed())] == [
+            "scaling.idle_after 600s -> 60s; scaling.gone_after none -> 90s; "
+            "scaling.schedule [] -> [{cron: 0 8 * * *, minimum: 2, zone: UTC}]; scaling.worth 10 -> 3; "
+            "slo.latency_ms none -> 50; slo.percentile 95 -> 99"
+        ]
+
+    def test_no_field_of_scaling_is_left_unsaid(self) -> None:
+        assert {f.name for f in fields(Scaling)} - SCALING_NAMES.keys() == {"is_capped"}
 
     def test_a_fixed_count_is_said_once(self) -> None:
         """A revision of an earlier release says of a fixed count only how many run."""
