@@ -6,6 +6,7 @@ moment of a scrape is given to `render`. Series of a version that is gone end `R
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from router.contract import BUCKETS_S
 
 _VERSION = ("model", "version")
 # From a woken process to a model of many gigabytes.
-_START_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
+_START_BUCKETS_S = (0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
 
 _WAKE_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 3)
 _TURN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -102,6 +103,7 @@ class Metrics:
             buckets=_TURN_BUCKETS_S,
             registry=self._registry,
         )
+        self._rendering = threading.Lock()  # guards the gauges between being set and being written
         self._last_seen: dict[VersionKey, float] = {}
         self._counted: set[VersionKey] = set()  # since the last page
         self._signal_age = Gauge(
@@ -136,12 +138,17 @@ class Metrics:
         self._turns.observe(seconds)
 
     def render(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> bytes:
+        """The page. For 200 versions it takes tens of milliseconds, so it is called on a thread."""
+        with self._rendering:
+            self._set(versions, signal_ages, now)
+            return generate_latest(self._registry)
+
+    def _set(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> None:
         levels = (self._replicas, self._desired, self._most, self._slo_latency, self._slo_share, self._slo_bucket)
         for gauge in (*levels, self._signal_age):
             gauge.clear()
-        for key in self._counted:
-            self._last_seen[key] = now
-        self._counted.clear()
+        counted, self._counted = self._counted, set()
+        self._last_seen.update(dict.fromkeys(counted, now))
         for version in versions:
             self._last_seen[version.key] = now
             self._begin(version.key)
@@ -149,7 +156,6 @@ class Metrics:
         for source, age_s in signal_ages:
             self._signal_age.labels(source).set(age_s)
         self._retire(now)
-        return generate_latest(self._registry)
 
     def _set_levels(self, version: VersionLevels) -> None:
         labels = version.key.model, version.key.version

@@ -130,7 +130,7 @@ async def healthz(control: Control) -> dict[str, Any]:
 @public.get("/metrics")
 async def metrics(control: Control) -> Response:
     """The control plane's own metrics. As the gateway's they need no token, and are for this machine alone."""
-    return Response(scaling.metrics(control), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(await scaling.metrics(control), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 # -- state ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from typing import Annotated
@@ -100,7 +101,7 @@ def signals(control: ControlPlane) -> schemas.SignalsStatus:
     )  # fmt: skip
 
 
-def metrics(control: ControlPlane) -> bytes:
+async def metrics(control: ControlPlane) -> bytes:
     """The control plane's metrics as they are now."""
     now, states = time.time(), control.signals.states
     replicas = census.by_version(control.loop.observed.replicas)
@@ -117,7 +118,7 @@ def metrics(control: ControlPlane) -> bytes:
             )
         )  # fmt: skip
     ages = [(state.name, age_s) for state in states if (age_s := state.age_s(now)) is not None]
-    return control.metrics.render(levels, ages, now)
+    return await asyncio.to_thread(control.metrics.render, levels, ages, now)
 
 
 def _versions(control: ControlPlane, model: str, version: str) -> list[DesiredVersion]:

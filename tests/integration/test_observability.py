@@ -41,6 +41,9 @@ def manifest(**sections: Any) -> dict[str, Any]:
     return {**fleet(iris=iris, sleepy=sleepy), **sections}
 
 
+MET = "instance_model_version:modelfleet_slo_met:total > 0"
+
+
 def targets(cluster: Cluster, role: str = "") -> list[dict[str, Any]]:
     """As Prometheus asks: without a token."""
     answer = httpx.get(f"{cluster.url}/prometheus/targets", params={"role": role} if role else {}, trust_env=False)
@@ -122,6 +125,11 @@ class TestAManagedPrometheus:
         }  # fmt: skip
         until("the autoscaler reads it", lambda: _reads_prometheus(shared), 20)
         assert ask(port, '{__name__=~".+", exported_cluster!=""} or {__name__=~".+", exported_model!=""}') == []
+        # The gateway's bucket and the control plane's objective meet: this is what every burn rate rests on.
+        shared.predict("iris")
+        met = until("a rule counts what met the objective", lambda: ask(port, MET), 40)
+        assert [sample["metric"]["model"] for sample in met] == ["iris"]
+        assert ask(port, 'ALERTS{alertstate="firing"}') == []
         (check,) = [each for each in shared.get("/doctor") if each["name"] == "prometheus"]
         assert check["ok"], check
 
