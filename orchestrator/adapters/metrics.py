@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from orchestrator.core.entities import VersionKey
 from router.contract import BUCKETS_S
@@ -46,6 +46,7 @@ class Metrics:
     """Counters that live as long as the control plane."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nobody reads
         self._registry = CollectorRegistry()
         self._decisions = Counter(
             "modelfleet_scale_decisions_total",

@@ -28,7 +28,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         found.write_model("iris")
         found.write_model("sleepy")
         found.apply(manifest())
-        until("one sleeps", lambda: found.version("sleepy")["state"] == "asleep", 40)
+        until("one is in standby", lambda: [r["state"] for r in found.version("sleepy")["replicas"]] == ["standby"], 40)
         yield found
     finally:
         found.close()

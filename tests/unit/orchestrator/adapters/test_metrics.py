@@ -55,6 +55,13 @@ def test_shows_counters_of_a_version_from_zero_before_anything_happens() -> None
     assert found["modelfleet_cold_start_seconds_count", LABELS] == 0
 
 
+def test_has_no_series_of_when_others_began() -> None:
+    metrics = Metrics()
+    metrics.started(IRIS, 1.0)
+
+    assert [name for name, _ in shown(metrics, VersionLevels(IRIS, {}, 1)) if name.endswith("_created")] == []
+
+
 def test_counts_failures_and_turns() -> None:
     metrics = Metrics()
     metrics.failed(IRIS)
