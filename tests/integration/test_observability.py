@@ -23,8 +23,9 @@ needs_prometheus = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the module: a model that is awake, and one that sleeps with a replica in standby."""
-    found = Cluster(tmp_path_factory.mktemp("observed"), f"test-{secrets.token_hex(4)}", pick_port).start()
+    found = Cluster(tmp_path_factory.mktemp("observed"), f"test-{secrets.token_hex(4)}", pick_port)
     try:
+        found.start()
         found.write_model("iris")
         found.write_model("sleepy")
         found.apply(manifest())
