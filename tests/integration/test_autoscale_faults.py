@@ -231,8 +231,7 @@ class TestStarts:
 
 class TestSleep:
     def test_comes_by_itself_and_a_request_ends_it(self, shared: Cluster) -> None:
-        """What the fast tests cannot show: that a whole silence leads to sleep, and one request to no second one. It
-        takes the minute in which a new autoscaler only watches."""
+        """What the fast tests cannot show: that a whole silence leads to sleep, and one request to no second one."""
         shared.write_model("sleepy", 7.0)
         section = {"scaling": {"min": 0, "standby": 1, "idle_after": "3s"}, "versions": {"1": {"source": "sleepy"}}}
         shared.apply(fleet(sleepy=section))
