@@ -20,10 +20,10 @@ REPLICAS_PER_MODEL = 5
 DECISIONS = 30
 
 
-def desired(artifact: str, count: int = MODELS) -> Desired:
-    """`count` models with two versions each, of 3 and 2 replicas."""
+def desired(artifact: str) -> Desired:
+    """Every model has two versions, with 3 and 2 replicas."""
     models = {}
-    for number in range(count):
+    for number in range(MODELS):
         name = f"model-{number:04}"
         versions = {"1": _version(name, "1", artifact, 3), "2": _version(name, "2", artifact, 2)}
         models[name] = DesiredModel(name, versions, {"1": 90, "2": 10}, {"stable": "1"})

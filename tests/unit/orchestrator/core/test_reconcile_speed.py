@@ -1,7 +1,4 @@
-"""A decision takes time in proportion to the fleet: a quadratic step would take seconds over 5,000 replicas.
-
-How long it takes is measured by `make bench-reconcile`; here two sizes are compared on the same machine.
-"""
+"""One decision over 1,000 models and 5,000 replicas stays under 100 ms: a quadratic step would take seconds."""
 
 from __future__ import annotations
 
@@ -9,35 +6,29 @@ import time
 
 import pytest
 
-from benchmarks.reconcile import MODELS, REPLICAS_PER_MODEL, desired, failed, running
+from benchmarks.reconcile import desired, failed, running
 from orchestrator.core.entities import Observed
 from orchestrator.core.plan import Memory
 from orchestrator.core.reconcile import reconcile
 
-# So many times the fleet: in proportion it takes as many times as long, and a quadratic step 64 times.
-TIMES = 8
-LIMIT = 3 * TIMES
+LIMIT_S = 0.1
 # The best of several in CPU time: a loaded machine makes single decisions slower, and never faster.
-ATTEMPTS = 7
+ATTEMPTS = 10
 
 
 @pytest.mark.parametrize(
     ("artifact", "change"), [("a", None), ("a", failed), ("b", None)], ids=["converged", "crashes", "roll-over"]
 )
-def test_a_decision_takes_time_in_proportion_to_the_fleet(artifact, change):
-    few = _best_s(artifact, change, MODELS // TIMES)
-    many = _best_s(artifact, change, MODELS)
-
-    assert many < LIMIT * few
-
-
-def _best_s(artifact, change, models: int) -> float:
-    before = desired("a" * 64, models)
+def test_a_decision_over_five_thousand_replicas_takes_less_than_100_ms(artifact, change):
+    before = desired("a" * 64)
     world: Observed = running(before)
-    assert len(world.replicas) == models * REPLICAS_PER_MODEL
     memory = reconcile(before, world, Memory(), 0.0).memory
-    want, world = desired(artifact * 64, models), change(world) if change else world
-    return min(_timed(want, world, memory) for _ in range(ATTEMPTS))
+    want, world = desired(artifact * 64), change(world) if change else world
+
+    took_s = min(_timed(want, world, memory) for _ in range(ATTEMPTS))
+
+    assert len(world.replicas) == 5_000
+    assert took_s < LIMIT_S
 
 
 def _timed(want, world, memory) -> float:
