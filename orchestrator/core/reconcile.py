@@ -139,13 +139,17 @@ def _remember(
         for replica in d.roster.draining:
             draining[replica.id] = memory.draining.get(replica.id, now)
             drain_until[replica.id] = drain_ends(replica, d.roster, memory, now)
+            if replica.id in memory.pausing:
+                pausing.add(replica.id)
         for drain in d.staffing.drains:
             draining[drain.replica_id] = now
             drain_until[drain.replica_id] = now + drain_timeout_s(d.roster, memory)
-        stopped.update(stop.replica_id for stop in d.staffing.stops)
-        pausing.update(pause.replica_id for pause in d.staffing.pauses)
-        pausing.update(r.id for r in d.roster.draining if r.id in memory.pausing)
-        woken.update((wake.replica_id, now) for wake in d.staffing.wakings)
+        for stop in d.staffing.stops:
+            stopped.add(stop.replica_id)
+        for pause in d.staffing.pauses:
+            pausing.add(pause.replica_id)
+        for wake in d.staffing.wakings:
+            woken[wake.replica_id] = now
     ready = {r.digest for r in observed.replicas if r.state is ReplicaState.READY}
     wanted = {d.roster.wanted.digest for d in decisions if d.roster.wanted is not None}
     return Memory(

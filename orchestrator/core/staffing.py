@@ -26,7 +26,7 @@ from orchestrator.core.plan import (
     WakeReplica,
 )
 from orchestrator.core.roster import WAKE_CHECK_S, History, Roster, ending, startup_deadline
-from orchestrator.core.standby import Spares
+from orchestrator.core.standby import NO_SPARES, Spares
 from orchestrator.core.traffic import Traffic
 
 # Nothing is in flight in a drained replica, so this is only for the model's own clean-up.
@@ -68,7 +68,7 @@ def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
     decision = Staffing()
     _remove_failed(roster, at.memory, decision)
     if roster.wanted is None:
-        _finish_drains(roster, Spares(), at, decision)
+        _finish_drains(roster, NO_SPARES, at, decision)
         _dismiss(roster, traffic, decision)
         return decision
     standby.take_back(roster, at.memory)
@@ -78,10 +78,13 @@ def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
     _stop_outdated(roster, at, decision)
     _release_old(roster, roster.wanted, traffic, decision)
     _shed_surplus(roster, roster.wanted, traffic, spares, decision)
-    _end_standby(roster.wanted, spares, decision)
+    if spares.paused or spares.old:
+        _end_standby(roster.wanted, spares, decision)
     _fill_up(roster, roster.wanted, spares, at, decision)
-    decision.wakes.extend(startup_deadline(roster, r, at.history) for r in roster.pending)
-    decision.wakes.extend(at.memory.woken[r.id] + WAKE_CHECK_S for r in roster.pending if r.id in at.memory.woken)
+    for replica in roster.pending:
+        decision.wakes.append(startup_deadline(roster, replica, at.history))
+        if replica.id in at.memory.woken:
+            decision.wakes.append(at.memory.woken[replica.id] + WAKE_CHECK_S)
     return decision
 
 
@@ -149,7 +152,7 @@ def _stop_outdated(roster: Roster, at: Situation, decision: Staffing) -> None:
 
 
 def _release_old(roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, decision: Staffing) -> None:
-    if wanted.replicas == 0 and _is_leaned_on(roster, traffic):
+    if not roster.old_ready or (wanted.replicas == 0 and _is_leaned_on(roster, traffic)):
         return
     spare = max(0, len(roster.serving) - wanted.replicas)
     _drain(roster.old_ready[:spare], f"replaced by spec {wanted.digest[:8]}", decision)

@@ -30,11 +30,13 @@ class Spares:
     waking: int = 0
 
 
+NO_SPARES = Spares()
+
+
 def take_back(roster: Roster, memory: Memory) -> None:
     """What drains and is needed again serves on, unless it is being paused or stopped already."""
     assert roster.wanted is not None
-    short = roster.wanted.replicas - roster.awake_count
-    if short <= 0 or not roster.draining:
+    if not roster.draining or (short := roster.wanted.replicas - roster.awake_count) <= 0:
         return
     able = [r for r in roster.draining if _may_stay(r, roster, memory) and r.id not in memory.pausing]
     for replica in able[:short]:
@@ -46,6 +48,8 @@ def take_back(roster: Roster, memory: Memory) -> None:
 def wake(roster: Roster) -> list[WakeReplica]:
     """Those that are needed, of the wanted spec, whatever starts meanwhile: a start takes long, and then fills the
     standby. While nobody serves and none of that spec can be woken, old ones serve until the new ones are ready."""
+    if not roster.standby and not roster.old_standby:
+        return []
     wanted = roster.wanted
     assert wanted is not None
     awake = len(roster.ready) + sum(1 for r in roster.woken if roster.wants(r))
@@ -60,6 +64,8 @@ def wake(roster: Roster) -> list[WakeReplica]:
 def spares_of(roster: Roster, wakings: int, memory: Memory) -> Spares:
     """`wakings` are woken in this plan: the first of the roster's standby, or of its old standby if it has no other."""
     assert roster.wanted is not None
+    if not roster.wanted.standby and not roster.standby and not roster.old_standby:
+        return NO_SPARES
     waking = min(wakings, len(roster.standby))
     paused = tuple(roster.standby[waking:])
     room = max(0, roster.wanted.standby - len(paused))
