@@ -1,7 +1,8 @@
-"""What every test may rely on: the `docker` marker, no way out of the machine, and names and ports of one's own.
+"""What every test may rely on: markers for what it needs, no way out of the machine, and names and ports of one's own.
 
 A test that needs a Docker Engine is marked `docker`. Without an engine it fails where one is required (CI, or
-MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. Tests under unit/ and protocol/ may connect
+MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. So is one that is marked `prometheus`, for the
+programs of that name: CI has them. Tests under unit/ and protocol/ may connect
 to this machine alone. Nothing here starts anything.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("docker") and (complaint := engine_complaint()):
         sentence = f"no Docker Engine answers ({complaint}); start one with `make engine`"
         if os.environ.get("CI") or os.environ.get("MODELFLEET_TEST_DOCKER") == "required":
+            pytest.fail(sentence, pytrace=False)
+        pytest.skip(sentence)
+    if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
+        sentence = "prometheus and promtool are not installed; `apt-get install prometheus`"
+        if os.environ.get("CI"):
             pytest.fail(sentence, pytrace=False)
         pytest.skip(sentence)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,10 +15,6 @@ scrape_configs:
   - job_name: modelfleet
     static_configs: [{{targets: ["127.0.0.1:{metrics_port}"]}}]
 """
-
-
-def is_installed() -> bool:
-    return shutil.which("prometheus") is not None
 
 
 class PrometheusServer:

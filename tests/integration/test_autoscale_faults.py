@@ -17,14 +17,11 @@ import httpx
 import pytest
 
 from tests.integration.cluster import Cluster, fleet, pick_port, until
-from tests.integration.prometheus_server import PrometheusServer, is_installed
+from tests.integration.prometheus_server import PrometheusServer
 from tests.integration.scaled import SLOW, changes, decisions, newest, ready, scaled_model, used_to
 from tests.integration.streams import streaming
 
 pytestmark = pytest.mark.timeout(180)
-with_prometheus = pytest.mark.skipif(
-    not is_installed(), reason="prometheus is not installed; apt-get install prometheus"
-)
 AHEAD_S = 120.0
 
 
@@ -102,7 +99,7 @@ def clock_ahead(server: PrometheusServer) -> Iterator[str]:
         thread.join(5)
 
 
-@with_prometheus
+@pytest.mark.prometheus
 class TestPrometheusAlone:
     def test_answers_a_step_within_six_seconds_and_lowers_nothing_once_it_is_gone(
         self, shared: Cluster, prometheus: PrometheusServer
@@ -155,7 +152,7 @@ def held(cluster: Cluster, model: str) -> list[dict[str, Any]]:
     return found if any("newest signals are" in value for _, value in found[0]["inputs"]) else []
 
 
-@with_prometheus
+@pytest.mark.prometheus
 class TestPrometheusBesideTheGateway:
     def test_killed_and_revived_under_load_it_is_missed_by_nobody(
         self, shared: Cluster, prometheus: PrometheusServer

@@ -17,12 +17,12 @@ from orchestrator.adapters.scrape import Scrape
 from orchestrator.adapters.signals import Round, SignalsUnavailable, Source
 from orchestrator.core.entities import VersionKey
 from tests.integration.cluster import Cluster, fleet, pick_port, until
-from tests.integration.prometheus_server import PrometheusServer, is_installed
+from tests.integration.prometheus_server import PrometheusServer
 from tests.unit.orchestrator.adapters.pages import serving
 
 pytestmark = [
     pytest.mark.timeout(120),
-    pytest.mark.skipif(not is_installed(), reason="prometheus is not installed; apt-get install prometheus"),
+    pytest.mark.prometheus,
 ]
 IRIS = VersionKey("iris", "1")
 

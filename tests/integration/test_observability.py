@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +14,6 @@ import pytest
 from tests.integration.cluster import Cluster, fleet, pick_port, until
 
 pytestmark = pytest.mark.timeout(180)
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="prometheus is not installed; apt-get install prometheus"
-)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +104,7 @@ def pid_of_prometheus(cluster: Cluster) -> int | None:
     return found
 
 
-@needs_prometheus
+@pytest.mark.prometheus
 class TestAManagedPrometheus:
     """One story, for each start costs seconds."""
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.integration.cluster import REPOSITORY, Cluster, fleet, until
-from tests.integration.prometheus_server import PrometheusServer, is_installed
+from tests.integration.prometheus_server import PrometheusServer
 
-pytestmark = pytest.mark.skipif(not is_installed(), reason="no prometheus is installed; CI installs it")
+pytestmark = pytest.mark.prometheus
 
 
 @pytest.fixture
