@@ -277,7 +277,7 @@ def _binary_tensor(sent: InputTensor | LenientInputTensor, size: Any, tail: bina
 def _shaped(tensor: Tensor, shape: list[int], where: str) -> Tensor:
     """Data may come flat or nested (row-major): both have to hold exactly what `shape` says."""
     is_flat = tensor.ndim == 1
-    if is_flat and len(shape) == 2 and shape[0] > 0 and shape[0] * shape[1] == tensor.size:
+    if is_flat and len(shape) == 2 and min(shape) > 0 and shape[0] * shape[1] == tensor.size:
         return tensor.reshape(shape)  # nearly always, and without the checks of what is no shape
     wanted = tuple(shape)
     if tensor.shape == wanted:

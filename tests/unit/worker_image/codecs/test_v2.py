@@ -123,6 +123,7 @@ class TestDecode:
             (body([1.0], datatype="FP128"), "datatype 'FP128'; it is one of BOOL"),
             (body([1.0, 2.0], shape=[3]), "shape [3] means 3 values, `data` has 2 values"),
             (body([1.0], shape=[10**9, 10**9]), "no tensor is that large"),
+            (body([], shape=[2**70, 0]), "no tensor is that large"),
             (body([1.0], shape=[-1]), "-1 stands in metadata only"),
             (body([[1.0], [2.0, 3.0]], shape=[3]), "lists have different lengths"),
             (body([["a"], ["b", "c"]], shape=[3], datatype="BYTES"), "lists have different lengths"),
