@@ -1,30 +1,32 @@
 """The admin API: thin routes over the control plane. It decides nothing; what it says stands in `schemas.py`.
 
-It listens on loopback alone and wants the state directory's token on every call but `/healthz`. A Host field that is
-not a loopback name is refused, so that a web page cannot reach it by a name of its own that resolves to 127.0.0.1.
+It listens on loopback alone. Who may ask says `access.py`, what is refused before anybody is asked `guard.py`; the web
+console begins in `console.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.responses import StreamingResponse
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.engine import LogLine
-from orchestrator.api import discovery, doctor, keys, scaling, schemas, views
+from orchestrator.api import console, discovery, doctor, keys, scaling, schemas, views
+from orchestrator.api.access import authenticate, require_token
+from orchestrator.api.answers import refusal
 from orchestrator.api.context import Control
+from orchestrator.api.guard import Guard
+from orchestrator.api.sessions import Sessions
 from orchestrator.config import VERSION
 from orchestrator.core import diff
 from orchestrator.core.entities import VersionKey
@@ -39,29 +41,25 @@ log = structlog.get_logger("modelfleet")
 MAX_WAIT_S = 30.0
 # How often a follower of logs looks whether the control plane ends.
 FOLLOW_CHECK_S = 0.5
-MAX_BODY_BYTES = 2 * 1024 * 1024
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="answer later, when it changed, or after this time")]
-
-
-class UnauthenticatedError(UserError):
-    status = 401
-    code = "UNAUTHENTICATED"
 
 
 def create_app(control: ControlPlane) -> FastAPI:
     """The application for one control plane."""
     app = FastAPI(title="Modelfleet admin API", version=VERSION, docs_url="/docs", redoc_url=None)
     app.state.control = control
-    app.middleware("http")(_guard)
+    app.state.sessions = Sessions()
+    app.add_middleware(Guard)
     app.add_exception_handler(FleetError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.include_router(public)
     app.include_router(discovery.router)
+    app.include_router(console.files)
+    app.include_router(console.router, prefix="/api/v1")
     for router in (private, keys.router, scaling.router):
-        app.include_router(router, prefix="/api/v1", dependencies=[Depends(_authenticate)])
-    app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(_authenticate)])
+        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authenticate)])
+    app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(require_token)])
     return app
 
 
@@ -70,52 +68,18 @@ private = APIRouter()
 internal = APIRouter(include_in_schema=False)
 
 
-_bearer = HTTPBearer(auto_error=False, description="the token in STATE_DIR/token")
-
-
-def _authenticate(
-    control: Control, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    given = credentials.credentials if credentials else ""
-    if not hmac.compare_digest(given.encode(), control.state.token.encode()):
-        raise UnauthenticatedError(
-            "admin API: the bearer token is missing or wrong; send `authorization: Bearer TOKEN` with the content of "
-            "the file `token` in the state directory"
-        )
-
-
-async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuses foreign Host names and large bodies before anything reads them."""
-    host = request.headers.get("host", "").rsplit(":", 1)[0]
-    if host not in LOOPBACK_NAMES:
-        return _error(
-            403, "FORBIDDEN", f"host {host!r}: the admin API answers to 127.0.0.1 and localhost alone; use one"
-        )
-    length = request.headers.get("content-length", "0")
-    if "transfer-encoding" in request.headers or not length.isdigit() or int(length) > MAX_BODY_BYTES:
-        return _error(
-            413, "TOO_LARGE", f"request body: at most {MAX_BODY_BYTES} bytes, with a content-length; send less"
-        )
-    return await call_next(request)
-
-
 async def _answer_error(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, FleetError)
     found = exc.diagnostics if isinstance(exc, ManifestError) else ()
     diagnostics = [schemas.Diagnostic(**{f: getattr(d, f) for f in ("file", "line", "column", "field", "message")})
                    for d in found]  # fmt: skip
-    return _error(exc.status, exc.code, str(exc), diagnostics)
+    return refusal(exc.status, exc.code, str(exc), diagnostics)
 
 
 async def _answer_invalid(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     parts = (f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in exc.errors())
-    return _error(422, "INVALID", "; ".join(parts))
-
-
-def _error(status: int, code: str, sentence: str, diagnostics: list[schemas.Diagnostic] | None = None) -> Response:
-    body = schemas.ErrorBody(error=sentence, code=code, diagnostics=diagnostics or [])
-    return JSONResponse(body.model_dump(), status_code=status)
+    return refusal(422, "INVALID", "; ".join(parts))
 
 
 # -- public -----------------------------------------------------------------------------------------------------

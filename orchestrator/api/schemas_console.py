@@ -120,7 +120,7 @@ class FleetUpdate(Schema):
 
 
 class ReplicaRow(Schema):
-    """One replica. `since` is when its state began, as far as this control plane saw it; `cpu_ratio` is of its limit."""
+    """One replica. `since` is when its state began, as far as was seen; `cpu_ratio` is the share of its limit."""
 
     id: str
     state: str

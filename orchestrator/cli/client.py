@@ -18,7 +18,7 @@ from orchestrator.cli.control import Control, is_alive
 from orchestrator.cli.errors import ApiError, CliError, NotRunningError
 
 if TYPE_CHECKING:
-    from orchestrator.api import schemas
+    from orchestrator.api import schemas, schemas_console
 
 ANSWER_TIMEOUT_S = 15.0
 # A plan reads and digests every source, which may be gigabytes.
@@ -106,6 +106,9 @@ class Client:
     def scaling_history(self, model: str, version: str, limit: int) -> list[schemas.ScaleDecision]:
         path = f"/models/{quote(model, safe='')}/scaling/history"
         return cast("list[schemas.ScaleDecision]", self._call("GET", path, version=version, limit=limit))
+
+    def console_link(self) -> schemas_console.ConsoleLink:
+        return cast("schemas_console.ConsoleLink", self._call("POST", "/console/links"))
 
     def doctor(self) -> list[schemas.Check]:
         return cast("list[schemas.Check]", self._call("GET", "/doctor", timeout_s=60))

@@ -63,6 +63,8 @@ def up(
     apply.run(session, path, yes=True, timeout_s=timeout)
     if session.tells:
         sample.show_predictions(session, path)
+        session.say()
+        session.say(f"Console: {session.control.url}/console/; `modelfleet console` opens it signed in.")
 
 
 def _ensure_up(session: Session, options: launch.Options) -> None:

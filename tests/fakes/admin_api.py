@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import BaseModel
 
 from orchestrator.api import schemas as s
+from orchestrator.api import schemas_console as console
 
 TOKEN = "the-token"
 SECRET = "mf_key-of-a-test"
@@ -275,6 +276,9 @@ class FakeAdminApi:
 
     def _get_doctor(self, call: Call) -> Any:
         return self.world.checks
+
+    def _post_console(self, call: Call, _links: str) -> Any:
+        return console.ConsoleLink(url="http://127.0.0.1:7070/console/#code=once", expires_in_s=600)
 
     def _post_down(self, call: Call) -> Any:
         s.DownRequest.model_validate(call.body)

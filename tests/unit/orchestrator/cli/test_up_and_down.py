@@ -70,7 +70,8 @@ class TestSamplePredictions:
             output = run("up").stdout
 
         assert f"$ curl {gateway.url}/v1/models/iris:predict -d @examples/iris.json\n" in output
-        assert output.endswith('{"predictions": [7]}\n')
+        assert '\n{"predictions": [7]}\n' in output
+        assert output.endswith(f"Console: {api.url}/console/; `modelfleet console` opens it signed in.\n")
 
     def test_else_asks_with_zeros_of_the_shape_in_the_metadata(
         self, api: FakeAdminApi, world: World, run: Run, manifest: Path
