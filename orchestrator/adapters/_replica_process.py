@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,14 @@ FOLLOW_POLL_S = 0.1
 # The launcher needs this long at most to see that its server was killed and to write it down.
 KILL_TIMEOUT_S = 10.0
 _STREAMS = {"o": "stdout", "e": "stderr"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The model server's process, and the memory at which its launcher ends it (None: at none)."""
+
+    pid: int
+    memory_limit_bytes: int | None
 
 
 class ReplicaProcess:
@@ -76,6 +85,13 @@ class ReplicaProcess:
             exit=self._exit(launch) if ended else None,
             engine_id=str(self._pids().get("server", "")),
         )
+
+    def server(self) -> Server | None:
+        """None: it was not started yet, or was removed."""
+        pid = self._pids().get("server")
+        with contextlib.suppress(FileNotFoundError):
+            return None if pid is None else Server(int(pid), int(self.launch()["memory_bytes"]) or None)
+        return None
 
     def is_paused(self) -> bool:
         """Whether the server's process is stopped (SIGSTOP): by `pause`, or by anybody."""

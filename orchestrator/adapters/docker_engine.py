@@ -32,6 +32,7 @@ from orchestrator.adapters._docker_create import (
 from orchestrator.adapters._docker_host import Facts, facts_of
 from orchestrator.adapters._docker_networks import ClusterNetworks
 from orchestrator.adapters._docker_stream import ended_by, read_log
+from orchestrator.adapters._docker_usage import ContainerUsage
 from orchestrator.adapters._exits import LOG_READ_LINES, describe_exit
 from orchestrator.adapters._replica_dir import ReplicaDirs
 from orchestrator.adapters.engine import (
@@ -42,6 +43,7 @@ from orchestrator.adapters.engine import (
     Launch,
     LogLine,
     Progress,
+    ReplicaUsage,
     RuntimeRequest,
     StartFailed,
 )
@@ -86,6 +88,9 @@ class DockerEngine:
         self._exits: dict[str, Exit] = {}
         # The engine's own id of each replica that was listed last.
         self._containers: dict[str, str] = {}
+        # Of those, the ones that ran.
+        self._running: dict[str, str] = {}
+        self._usage = ContainerUsage(calls)
 
     # -- the engine itself ---------------------------------------------------------------------------------------
 
@@ -140,7 +145,12 @@ class DockerEngine:
         listed = self._list()
         self._exits = {id_: end for id_, end in self._exits.items() if any(c["Id"] == id_ for c in listed)}
         self._containers = {c["Labels"][f"{LABEL}.replica"]: c["Id"] for c in listed}
-        return [self._replica(container, published) for container in listed]
+        found = [self._replica(container, published) for container in listed]
+        self._running = {replica.id: replica.engine_id for replica in found if replica.running}
+        return found
+
+    def usage(self) -> list[ReplicaUsage]:
+        return self._usage.read(dict(self._running))
 
     def logs(
         self, replica_id: str, tail: int = 100, follow: bool = False, stopped: threading.Event | None = None

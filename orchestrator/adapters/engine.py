@@ -102,6 +102,23 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaUsage:
+    """What a replica used since its start, and what it may use at most. None: nobody says, or nothing limits it.
+
+    `at` in monotonic seconds. `throttled_s` is the time that it had to wait at its CPU limit, `memory_bytes` its
+    working set: what the kernel could not take back at once.
+    """
+
+    id: str
+    at: float
+    cpu_s: float | None
+    throttled_s: float | None
+    memory_bytes: int | None
+    cpu_limit_cores: float | None
+    memory_limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatus:
     """For `doctor`: name and version of the engine, its limits, and what is wrong with it in sentences."""
 
@@ -151,6 +168,10 @@ class Engine(Protocol):
 
     def replicas(self) -> list[EngineReplica]:
         """All of the cluster's, ended ones too. An ended one has `exit` with its last log lines."""
+
+    def usage(self) -> list[ReplicaUsage]:
+        """What those use that the last `replicas` listed and that run, paused ones too. One that ends meanwhile is left
+        out. Raises `EngineUnavailable`."""
 
     def logs(
         self, replica_id: str, tail: int = 100, follow: bool = False, stopped: threading.Event | None = None

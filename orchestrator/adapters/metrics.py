@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from orchestrator.adapters.engine import ReplicaUsage
+from orchestrator.adapters.metrics_replicas import ReplicaMetrics
 from orchestrator.core.entities import VersionKey
 from router.contract import BUCKETS_S
 
@@ -98,6 +100,14 @@ class Metrics:
             _VERSION,
             registry=self._registry,
         )
+        self._oom_kills = Counter(
+            "modelfleet_oom_kills_total",
+            "Replicas that ended because a process of theirs needed more memory than the limit.",
+            _VERSION,
+            registry=self._registry,
+        )
+        self._replica_usage = ReplicaMetrics()
+        self._registry.register(self._replica_usage)
         self._turns = Histogram(
             "modelfleet_reconcile_seconds",
             "One turn of reconciliation: observe, decide, begin to act.",
@@ -135,13 +145,24 @@ class Metrics:
         self._counted.add(key)
         self._failures.labels(key.model, key.version).inc()
 
+    def oom_killed(self, key: VersionKey) -> None:
+        self._counted.add(key)
+        self._oom_kills.labels(key.model, key.version).inc()
+
     def turned(self, seconds: float) -> None:
         self._turns.observe(seconds)
 
-    def render(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> bytes:
+    def render(
+        self,
+        versions: Iterable[VersionLevels],
+        signal_ages: Iterable[tuple[str, float]],
+        now: float,
+        usages: Iterable[tuple[VersionKey, ReplicaUsage]] = (),
+    ) -> bytes:
         """The page. For 200 versions it takes tens of milliseconds, so it is called on a thread."""
         with self._rendering:
             self._set(versions, signal_ages, now)
+            self._replica_usage.shown = list(usages)
             return generate_latest(self._registry)
 
     def _set(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> None:
@@ -174,7 +195,7 @@ class Metrics:
     def _begin(self, key: VersionKey) -> None:
         """Shows its counters from zero: the first event of a series that was not there is no increase to Prometheus."""
         labels = key.model, key.version
-        for metric in (self._failures, self._cold_starts, self._replica_seconds):
+        for metric in (self._failures, self._cold_starts, self._replica_seconds, self._oom_kills):
             metric.labels(*labels)
         for direction in _DIRECTIONS:
             self._decisions.labels(*labels, direction)
@@ -187,7 +208,7 @@ class Metrics:
 
     def _end(self, key: VersionKey) -> None:
         labels = key.model, key.version
-        for metric in (self._failures, self._cold_starts, self._wakes, self._replica_seconds):
+        for metric in (self._failures, self._cold_starts, self._wakes, self._replica_seconds, self._oom_kills):
             metric.remove(*labels)
         for direction in _DIRECTIONS:
             self._decisions.remove(*labels, direction)

@@ -25,10 +25,10 @@ from typing import Any
 
 import psutil
 
-from orchestrator.adapters import _launcher
+from orchestrator.adapters import _launcher, _process_table
 from orchestrator.adapters._docker_create import environment
 from orchestrator.adapters._replica_dir import ReplicaDirs
-from orchestrator.adapters._replica_process import ReplicaProcess
+from orchestrator.adapters._replica_process import ReplicaProcess, Server
 from orchestrator.adapters.engine import (
     EngineEvent,
     EngineReplica,
@@ -37,6 +37,7 @@ from orchestrator.adapters.engine import (
     Launch,
     LogLine,
     Progress,
+    ReplicaUsage,
     RuntimeRequest,
     StartFailed,
 )
@@ -124,6 +125,15 @@ class ProcessEngine:
         with self._local("list the replicas"):
             found = [self._observe(process) for process in self._processes()]
             return [replica for replica in found if replica is not None]
+
+    def usage(self) -> list[ReplicaUsage]:
+        """With the children of each. Nothing limits their CPU here, so that nothing throttles them."""
+        with self._local("ask what replicas use"):
+            known = {process.id: process.server() for process in self._processes() if process.alive()}
+            servers = {id_: server for id_, server in known.items() if server is not None}
+            now = time.monotonic()
+            used = _process_table.with_children(_process_table.read(), (each.pid for each in servers.values()))
+            return [_usage(id_, each, used[each.pid], now) for id_, each in servers.items() if each.pid in used]
 
     def logs(
         self, replica_id: str, tail: int = 100, follow: bool = False, stopped: threading.Event | None = None
@@ -276,6 +286,18 @@ class ProcessEngine:
             yield
         except (OSError, TimeoutError) as exc:
             raise EngineUnavailable(f"process engine: could not {action}: {exc}; see `modelfleet doctor`") from exc
+
+
+def _usage(replica_id: str, server: Server, used: _process_table.Process, now: float) -> ReplicaUsage:
+    return ReplicaUsage(
+        id=replica_id,
+        at=now,
+        cpu_s=used.cpu_s,
+        throttled_s=None,
+        memory_bytes=used.resident_bytes,
+        cpu_limit_cores=None,
+        memory_limit_bytes=server.memory_limit_bytes,
+    )
 
 
 def _can_bind(port: int) -> bool:

@@ -118,7 +118,12 @@ async def metrics(control: ControlPlane) -> bytes:
             )
         )  # fmt: skip
     ages = [(state.name, age_s) for state in states if (age_s := state.age_s(now)) is not None]
-    return await asyncio.to_thread(control.metrics.render, levels, ages, now)
+    usages = [
+        (replica.key, usage)
+        for replica in control.loop.observed.replicas
+        if (usage := control.resources.usages.get(replica.id)) is not None and replica.exit is None
+    ]
+    return await asyncio.to_thread(control.metrics.render, levels, ages, now, usages)
 
 
 def _versions(control: ControlPlane, model: str, version: str) -> list[DesiredVersion]:

@@ -25,6 +25,8 @@ class ReplicaStatus(Schema):
 
     `phase` is what one that is not ready does now, and `phase_s` for how long (None: it does not say). Of one that is
     ready `phases` are the seconds that each phase took, and `ready_after_s` those from its creation to its readiness.
+    `cpu_ratio` is the CPU that it uses of what it may use (with the process engine, which limits none, of what the
+    manifest asks for, so that it may be above 1), `memory_bytes` its working set. None: not known.
     """
 
     id: str
@@ -39,6 +41,9 @@ class ReplicaStatus(Schema):
     port: int = 0
     age_s: float
     in_flight: int | None = None
+    cpu_ratio: float | None = None
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
     reason: str = ""
 
 

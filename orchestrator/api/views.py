@@ -151,6 +151,7 @@ def _version(
 def _replica(control: ControlPlane, replica: Replica, wanted: DesiredVersion | None) -> schemas.ReplicaStatus:
     draining = control.loop.plan is not None and replica.id in control.loop.plan.memory.draining
     now = time.time()
+    usage = control.resources.usages.get(replica.id) if replica.exit is None else None
     return schemas.ReplicaStatus(
         id=replica.id,
         state=ReplicaState.DRAINING if draining else replica.state,
@@ -164,8 +165,21 @@ def _replica(control: ControlPlane, replica: Replica, wanted: DesiredVersion | N
         port=replica.port,
         age_s=max(0.0, now - replica.created_at),
         in_flight=replica.in_flight,
+        cpu_ratio=cpu_ratio(control, replica, wanted),
+        memory_bytes=usage.memory_bytes if usage else None,
+        memory_limit_bytes=usage.memory_limit_bytes if usage else None,
         reason=replica.exit.reason if replica.exit else ejected(replica),
     )
+
+
+def cpu_ratio(control: ControlPlane, replica: Replica, wanted: DesiredVersion | None) -> float | None:
+    """CPU that it uses of what it may use, or of what it asks for where nothing limits it. None of one in standby."""
+    usage, cores = control.resources.usages.get(replica.id), control.resources.cores(replica.id)
+    if usage is None or cores is None or replica.exit is not None or replica.state is ReplicaState.STANDBY:
+        return None
+    asked = wanted.spec.resources.cpus if wanted is not None and wanted.digest == replica.digest else None
+    limit = usage.cpu_limit_cores or asked
+    return cores / limit if limit else None
 
 
 def _phase_s(replica: Replica, now: float) -> float | None:

@@ -38,7 +38,7 @@ def describe(
         for line in render.facts_grid(version, described.version_settings.get(version.version, {})):
             out.line(*line)
         if version.replicas:
-            out.table(render.replicas_grid(version))
+            out.table(render.replicas_grid(version, out.width))
     _section(out, "Manifest", [[line] for line in described.manifest.rstrip().splitlines()])
     _section(out, "Last events", [render.event_line(each, about_one_model=True) for each in described.events])
 

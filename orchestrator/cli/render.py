@@ -20,6 +20,7 @@ Line = list[Span]
 
 # Columns of a terminal.
 WIDTH_WITH_SOURCE = 100
+WIDTH_WITH_ADDRESS = 120
 
 
 def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
@@ -148,20 +149,30 @@ def _labels(model: schemas.ModelStatus, version: str) -> str:
     return ", ".join(sorted(label for label, named in model.labels.items() if named == version))
 
 
-def replicas_grid(version: schemas.VersionStatus) -> Grid:
+def replicas_grid(version: schemas.VersionStatus, width: int | None = None) -> Grid:
+    """A narrow terminal goes without addresses and specs, which nobody reads there."""
+    is_wide = width is None or width >= WIDTH_WITH_ADDRESS
     columns = [
         Column("REPLICA"), Column("STATE"), Column("AGE", right=True), Column("IN FLIGHT", right=True),
-        Column("ADDRESS"), Column("SPEC"), Column("REASON", wraps=True),
+        Column("CPU", right=True), Column("MEMORY", right=True),
+        *([Column("ADDRESS"), Column("SPEC")] if is_wide else []), Column("REASON", wraps=True),
     ]  # fmt: skip
     grid = Grid(columns)
     for replica in version.replicas:
         in_flight = "-" if replica.in_flight is None else str(replica.in_flight)
-        address = f"{replica.host}:{replica.port}" if replica.port else "-"
+        where = [f"{replica.host}:{replica.port}" if replica.port else "-", replica.spec[:8]] if is_wide else []
         note = replica.reason or _phase(replica) or ("" if replica.current else "being replaced")
         grid.add(
-            replica.id, words.state(replica.state), words.age(replica.age_s), in_flight, address, replica.spec[:8], note
+            replica.id, words.state(replica.state), words.age(replica.age_s), in_flight, *_used(replica), *where, note
         )  # fmt: skip
     return grid
+
+
+def _used(replica: schemas.ReplicaStatus) -> tuple[str, str]:
+    """CPU of what it may use, and memory with its limit; `-` where nobody knows."""
+    ratio, used, limit = replica.cpu_ratio, replica.memory_bytes, replica.memory_limit_bytes
+    memory = "-" if used is None else words.size(used) + (f"/{words.size(limit)}" if limit else "")
+    return "-" if ratio is None else f"{ratio:.0%}", memory
 
 
 def _phase(replica: schemas.ReplicaStatus) -> str:

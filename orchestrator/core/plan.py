@@ -84,7 +84,8 @@ class StopReplica:
 class RemoveReplica:
     """Remove what is left of a replica that ended; `cause` is how it ended and goes into an event.
 
-    `is_loss`: it was wanted, so that its end is a failure and not just the end that it was on the way to.
+    `is_loss`: it was wanted, so that its end is a failure and not just the end that it was on the way to. `oom_killed`:
+    the engine killed a process of it because it needed more memory than its limit.
     """
 
     replica_id: str
@@ -92,6 +93,7 @@ class RemoveReplica:
     cause: str
     log_tail: tuple[str, ...] = ()
     is_loss: bool = True
+    oom_killed: bool = False
 
     def render(self) -> str:
         return f"- remove {self.key} {self.replica_id}: {self.cause}"

@@ -108,7 +108,8 @@ def _remove_failed(roster: Roster, memory: Memory, decision: Staffing) -> None:
     for replica in roster.failed:
         tail = replica.exit.log_tail if replica.exit else ()
         is_loss = roster.wants(replica) and replica.id not in memory.draining
-        decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail, is_loss))
+        oom_killed = replica.exit is not None and replica.exit.oom_killed
+        decision.removals.append(RemoveReplica(replica.id, roster.key, ending(replica), tail, is_loss, oom_killed))
 
 
 def _finish_drains(roster: Roster, spares: Spares, at: Situation, decision: Staffing) -> None:

@@ -43,6 +43,7 @@ from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
+from orchestrator.loops.resources import ResourceWatch
 from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.signals import Signals
 from orchestrator.loops.targets import Targets
@@ -91,6 +92,7 @@ class ControlPlane:
             locate=self.preparer.locate, secret=self.state.secret, done=self._wake,
             woken=self._note_unpaused,
             lost=self.metrics.failed,
+            oom_killed=self.metrics.oom_killed,
         )  # fmt: skip
         self.targets = Targets(self.store.scaling)
         self.loop = ReconcileLoop(
@@ -98,6 +100,7 @@ class ControlPlane:
             self.targets, self.metrics.woke, self.metrics.turned,
         )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
+        self.resources = ResourceWatch(self.engine, self._threads, lambda: self.loop.plan is not None)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.prometheus, self.board, self.journal,
             self._threads,
@@ -168,6 +171,7 @@ class ControlPlane:
         self._tasks.spawn(forever("ejections", self.ejections.run), name="ejections")
         self._prometheus_task = self._tasks.spawn(forever("prometheus", self.prometheus.run), name="prometheus")
         self._tasks.spawn(forever("autoscale", self.autoscaler.run), name="autoscale")
+        self._tasks.spawn(forever("resources", self.resources.run), name="resources")
         self._watch_engine()
 
     async def down(self) -> None:

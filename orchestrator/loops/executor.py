@@ -44,7 +44,8 @@ SETTLE_S = 30.0
 class Executor:
     """Runs actions against `engine` on `threads`, and on some of its own those that last for the grace of whoever ends:
     nobody who waits for a replica waits for these. `done` is called after each, to observe again, `lost` for each
-    replica that failed though it was wanted.
+    replica that failed though it was wanted, `oom_killed` for each that its memory limit ended: once what is left of it
+    is removed, so that no control plane after this one counts it again.
 
     `locate` gives the directory of an artifact by digest, `secret` the value of a secret by keyed digest.
     """
@@ -61,6 +62,7 @@ class Executor:
         done: Callable[[], None],
         woken: Callable[[str], None] = lambda _id: None,
         lost: Callable[[VersionKey], None] = lambda _key: None,
+        oom_killed: Callable[[VersionKey], None] = lambda _key: None,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -72,6 +74,7 @@ class Executor:
         self._done = done
         self._woken = woken
         self._lost = lost
+        self._oom_killed = oom_killed
         self._tasks = TaskGroup("executor")
         self._busy: set[str] = set()
         self._inside: set[Future[None]] = set()
@@ -180,6 +183,8 @@ class Executor:
     async def _remove(self, action: RemoveReplica) -> None:
         if self.refused.pop(action.replica_id, None) is None:
             await self._call(partial(self._engine.stop, action.replica_id, 0.0), self._stops)
+        if action.oom_killed:
+            self._oom_killed(action.key)
         if not action.is_loss:
             self._journal.record("replica_stopped", action.cause, key=action.key, replica=action.replica_id)
             return

@@ -57,6 +57,9 @@ class Model:
         if act == "parent":
             import subprocess
             subprocess.Popen(["sleep", "300"])
+        if act == "busy_child":
+            import subprocess
+            subprocess.Popen([sys.executable, "-c", "while True: pass"])
         if act == "chatter":
             threading.Thread(target=tick, daemon=True).start()
 

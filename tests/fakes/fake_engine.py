@@ -22,6 +22,7 @@ from orchestrator.adapters.engine import (
     Launch,
     LogLine,
     Progress,
+    ReplicaUsage,
     RuntimeBuildFailed,
     RuntimeRequest,
     StartFailed,
@@ -194,6 +195,13 @@ class FakeEngine:
         with self._changed:
             return [running.seen for running in self._replicas.values()]
 
+    def usage(self) -> list[ReplicaUsage]:
+        """Half a core of each since it was made, and a quarter of its memory."""
+        self._called("usage")
+        with self._changed:
+            running = [each for each in self._replicas.values() if each.seen.running]
+            return [self._usage(each) for each in running]
+
     def logs(
         self, replica_id: str, tail: int = 100, follow: bool = False, stopped: threading.Event | None = None
     ) -> Iterator[LogLine]:
@@ -227,6 +235,14 @@ class FakeEngine:
 
     def close(self) -> None:
         self._called("close", always=True)
+
+    def _usage(self, running: _Running) -> ReplicaUsage:
+        resources, seen = running.launch.spec.resources, running.seen
+        return ReplicaUsage(
+            id=seen.id, at=self.clock(), cpu_s=(self.clock() - seen.created_at) / 2, throttled_s=0.0,
+            memory_bytes=resources.memory_bytes // 4, cpu_limit_cores=resources.cpus,
+            memory_limit_bytes=resources.memory_bytes,
+        )  # fmt: skip
 
     # -- below -----------------------------------------------------------------------------------------------------
 

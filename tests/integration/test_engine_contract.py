@@ -218,6 +218,60 @@ class TestEnd:
         )
 
 
+class TestUsage:
+    def test_tells_what_a_replica_uses_and_may_use(self, lab: EngineLab) -> None:
+        replica_id = lab.start()
+        lab.ready(replica_id)
+
+        (usage,) = lab.engine.usage()
+
+        assert usage.id == replica_id
+        assert usage.cpu_s is not None
+        assert usage.cpu_s > 0
+        assert usage.memory_bytes is not None
+        assert usage.memory_limit_bytes == 256 * 1024**2
+        assert 2**20 < usage.memory_bytes < usage.memory_limit_bytes
+
+    def test_of_a_paused_one_stays_what_it_was(self, lab: EngineLab) -> None:
+        """Its memory is held, and no CPU is used: neither an error nor zero."""
+        replica_id = lab.start()
+        lab.ready(replica_id)
+        lab.engine.pause(replica_id)
+
+        (first,), (second,) = lab.engine.usage(), lab.engine.usage()
+
+        assert first.memory_bytes
+        if lab.is_real:
+            assert second.cpu_s == first.cpu_s
+
+    def test_leaves_out_one_that_ended_since_it_was_listed(self, lab: EngineLab) -> None:
+        ids = [lab.start(), lab.start()]
+        for replica_id in ids:
+            lab.ready(replica_id)
+        assert {usage.id for usage in lab.engine.usage()} == set(ids)
+
+        lab.kill(ids[0])
+        gone = until("it is left out", lambda: ids[0] not in {usage.id for usage in lab.engine.usage()})
+
+        assert gone
+        assert [usage.id for usage in lab.engine.usage()] == [ids[1]]
+
+    def test_counts_the_children_of_a_server(self, lab: EngineLab) -> None:
+        """What a server does in processes of its own is the replica's too."""
+        if not lab.is_real:
+            return
+        replica_id = lab.start("busy_child")
+        lab.ready(replica_id)
+
+        def used() -> float:
+            (usage,) = lab.engine.usage()
+            assert usage.cpu_s is not None
+            return usage.cpu_s
+
+        before = used()
+        assert until("its child used half a second of CPU", lambda: used() - before > 0.5)
+
+
 class TestEvents:
     def test_tell_a_kill_within_a_second(self, lab: EngineLab) -> None:
         replica_id = lab.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator.adapters.engine import ReplicaUsage
 from orchestrator.adapters.metrics import RETIRED_AFTER_S, Metrics, VersionLevels
 from orchestrator.core.entities import VersionKey
 
@@ -107,3 +108,49 @@ def test_ends_the_series_of_versions_that_are_gone() -> None:
 
     assert versions == {str(n) for n in range(490, 500)}
     assert later == set()
+
+
+def used(replica: str, **facts: float | None) -> ReplicaUsage:
+    base: dict[str, float | None] = {
+        "cpu_s": 1.5, "throttled_s": 0.25, "memory_bytes": 1000, "cpu_limit_cores": 2.0, "memory_limit_bytes": 4000,
+    }  # fmt: skip
+    return ReplicaUsage(id=replica, at=0.0, **{**base, **facts})  # type: ignore[arg-type]
+
+
+def usage_shown(metrics: Metrics, *usages: ReplicaUsage) -> dict[tuple[str, str], float]:
+    text = metrics.render([], [], 0.0, [(IRIS, usage) for usage in usages]).decode()
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+    return {(s.name, s.labels["replica"]): s.value for s in samples if "replica" in s.labels}
+
+
+def test_shows_what_replicas_use() -> None:
+    assert usage_shown(Metrics(), used("r1")) == {
+        ("modelfleet_replica_cpu_seconds_total", "r1"): 1.5,
+        ("modelfleet_replica_cpu_throttled_seconds_total", "r1"): 0.25,
+        ("modelfleet_replica_cpu_limit_cores", "r1"): 2.0,
+        ("modelfleet_replica_memory_bytes", "r1"): 1000,
+        ("modelfleet_replica_memory_limit_bytes", "r1"): 4000,
+    }
+
+
+def test_what_an_engine_does_not_say_has_no_series() -> None:
+    found = usage_shown(Metrics(), used("r1", throttled_s=None, cpu_limit_cores=None))
+
+    assert ("modelfleet_replica_cpu_throttled_seconds_total", "r1") not in found
+    assert ("modelfleet_replica_cpu_limit_cores", "r1") not in found
+    assert len(found) == 3
+
+
+def test_the_series_of_a_replica_end_with_it() -> None:
+    metrics = Metrics()
+    usage_shown(metrics, used("r1"), used("r2"))
+
+    assert {replica for _, replica in usage_shown(metrics, used("r2"))} == {"r2"}
+
+
+def test_counts_kills_for_memory_from_zero() -> None:
+    metrics = Metrics()
+    assert shown(metrics, VersionLevels(IRIS, {}, 1))["modelfleet_oom_kills_total", LABELS] == 0
+    metrics.oom_killed(IRIS)
+
+    assert shown(metrics, VersionLevels(IRIS, {}, 1))["modelfleet_oom_kills_total", LABELS] == 1

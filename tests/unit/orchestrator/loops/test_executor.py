@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.adapters.engine import Launch
 from orchestrator.adapters.store import Store
-from orchestrator.core.plan import PauseReplica, StartReplica
+from orchestrator.core.entities import VersionKey
+from orchestrator.core.plan import PauseReplica, RemoveReplica, StartReplica
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from tests.fakes.fake_engine import FakeEngine
@@ -118,3 +119,34 @@ async def test_a_replica_with_a_request_inside_is_not_paused(
     engine, _ = await pause(journal, threads, tmp_path, b"409 Conflict")
 
     assert [r.paused for r in engine.replicas()] == [False]
+
+
+async def test_counts_an_end_for_memory_once_and_only_when_what_is_left_of_it_is_removed(
+    journal: Journal, threads: ThreadPoolExecutor
+) -> None:
+    """What is left of a replica outlives a control plane, and the next one finds it: each end is counted by one."""
+    engine = FakeEngine()
+    spec = version("iris@1").spec
+    engine.start(Launch("r1", spec, spec.digest(), 1, None))
+    engine.crash("r1", oom_killed=True)
+    killed: list[VersionKey] = []
+    removal = RemoveReplica("r1", spec.key, "out of memory", is_loss=False, oom_killed=True)
+
+    for is_away in (True, False):  # the first control plane cannot remove it, and ends
+        if is_away:
+            engine.go_away()
+        else:
+            engine.come_back()
+        async with httpx.AsyncClient() as client:
+            done = asyncio.Event()
+            executor = Executor(
+                engine, journal, threads, client, locate=Path, secret=lambda digest: "",
+                done=done.set, oom_killed=killed.append,
+            )  # fmt: skip
+            executor.execute((removal,))
+            async with asyncio.timeout(20):
+                await done.wait()
+            await executor.close()
+
+    assert killed == [spec.key]
+    assert engine.replicas() == []
