@@ -15,6 +15,7 @@ help: ## List the targets
 .PHONY: setup
 setup: ## Make .venv with the locked dependencies and the modelfleet command
 	@bash scripts/setup.sh
+	@bash scripts/console.sh
 
 .PHONY: engine
 engine: ## Install and start a Docker Engine if none answers
@@ -119,6 +120,7 @@ lock: setup ## Pin the dependencies anew (UPGRADE=1 takes newer releases)
 
 .PHONY: wheel
 wheel: setup ## Build dist/modelfleet-*.whl
+	@bash scripts/console.sh --required
 	@rm -rf dist
 	@$(VENV_PYTHON) -m hatchling build -t wheel
 
