@@ -30,6 +30,7 @@ from router.accounts import (
     lane_accounts,
     plus,
 )
+from router.config import release
 from router.contract import GatewayReport
 from router.page import Field, Phase
 from router.stretches import in_stretches
@@ -210,11 +211,15 @@ class Answers:
         table = self._gateway.held.table
         gauges = {
             f'modelfleet_gateway_info{{cluster="{table.cluster if table else ""}"}}': ("Whose gateway this is.", 1.0),
+            f'modelfleet_build_info{{release="{release()}"}}': ("The release that runs.", 1.0),
             "modelfleet_gateway_connections": ("Client connections open now.", float(total.connections)),
             "modelfleet_gateway_models": ("Models in the routing table.", float(len(self._gateway.fleet.models))),
             "modelfleet_gateway_processes": ("Processes that serve.", float(len(total.tags))),
             "modelfleet_gateway_started_at_seconds": ("When this gateway started.", self._crew.started_at),
         }
+        if table is not None:
+            came = ("When the routing table in force was applied.", self._gateway.held.came_at)
+            gauges["modelfleet_gateway_table_applied_at_seconds"] = came
         known = [KeyTotal(id_, key) for id_, key in total.keys.items() if id_ in self._gateway.keyring.callers]
         lanes = [lane for lane in total.lanes.values() if self._is_shown(lane)]
         known_models = {lane.model for lane in lanes} | self._gateway.fleet.models.keys()

@@ -5,6 +5,8 @@ Read once, checked, passed in. Every message names the file, the field, what was
 
 from __future__ import annotations
 
+import functools
+from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -134,3 +136,12 @@ def limits_from(values: dict[str, Any], source: str) -> Limits:
         return msgspec.convert(values, Limits)
     except msgspec.ValidationError as exc:
         raise ConfigError(f"{source}: {exc}; correct the flag") from exc
+
+
+@functools.cache
+def release() -> str:
+    """Of the installed package; "0" where the source is run without one."""
+    try:
+        return metadata.version("modelfleet")
+    except metadata.PackageNotFoundError:
+        return "0"

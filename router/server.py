@@ -16,12 +16,11 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 from router.access import AccessLog
 from router.answers import Answers
-from router.config import Config
+from router.config import Config, release
 from router.contract import Table, decode_delta, decode_in_steps
 from router.core import errors
 from router.core.balance import Replica
@@ -171,7 +170,7 @@ class Gateway:
 
     def about(self) -> dict[str, Any]:
         """The metadata of the server."""
-        return {"name": "modelfleet-gateway", "version": _version(), "extensions": ["binary_tensor_data"]}
+        return {"name": "modelfleet-gateway", "version": release(), "extensions": ["binary_tensor_data"]}
 
     def index(self, request: Request, body: bytes) -> bytes | Refusal:
         """Which models there are, as the caller may know. A body that is too long was not read."""
@@ -392,10 +391,3 @@ def _collector_paused() -> Iterator[None]:
 def _address(server: asyncio.Server) -> str:
     host, port = server.sockets[0].getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("modelfleet")
-    except metadata.PackageNotFoundError:
-        return "0"

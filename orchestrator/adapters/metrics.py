@@ -47,7 +47,7 @@ class VersionLevels:
 class Metrics:
     """Counters that live as long as the control plane."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: str = "") -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter and histogram, which nobody reads
         self._registry = CollectorRegistry()
         self._decisions = Counter(
@@ -114,6 +114,15 @@ class Metrics:
             buckets=_TURN_BUCKETS_S,
             registry=self._registry,
         )
+        self._engine_errors = Counter(
+            "modelfleet_engine_errors_total",
+            "Turns of reconciliation in which the engine did not answer, so that nothing was decided.",
+            registry=self._registry,
+        )
+        self._revision = Gauge("modelfleet_revision", "The revision in force.", registry=None)
+        self._shows_revision = False
+        build = Gauge("modelfleet_build_info", "The release that runs.", ("release",), registry=self._registry)
+        build.labels(release).set(1)
         self._rendering = threading.Lock()  # guards the gauges between being set and being written
         self._last_seen: dict[VersionKey, float] = {}
         self._counted: set[VersionKey] = set()  # since the last page
@@ -149,8 +158,10 @@ class Metrics:
         self._counted.add(key)
         self._oom_kills.labels(key.model, key.version).inc()
 
-    def turned(self, seconds: float) -> None:
+    def turned(self, seconds: float, engine_answered: bool = True) -> None:
         self._turns.observe(seconds)
+        if not engine_answered:
+            self._engine_errors.inc()
 
     def render(
         self,
@@ -158,12 +169,24 @@ class Metrics:
         signal_ages: Iterable[tuple[str, float]],
         now: float,
         usages: Iterable[tuple[VersionKey, ReplicaUsage]] = (),
+        revision: int | None = None,
     ) -> bytes:
-        """The page. For 200 versions it takes tens of milliseconds, so it is called on a thread."""
+        """The page; `revision` is the one in force, None before the first. For 200 versions it takes tens of
+        milliseconds, so it is called on a thread."""
         with self._rendering:
             self._set(versions, signal_ages, now)
+            self._set_revision(revision)
             self._replica_usage.shown = list(usages)
             return generate_latest(self._registry)
+
+    def _set_revision(self, revision: int | None) -> None:
+        """It is no series before there is one: 0 would be a revision that was taken back."""
+        if revision is None:
+            return
+        self._revision.set(revision)
+        if not self._shows_revision:
+            self._registry.register(self._revision)
+            self._shows_revision = True
 
     def _set(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> None:
         levels = (self._replicas, self._desired, self._most, self._slo_latency, self._slo_share, self._slo_bucket)

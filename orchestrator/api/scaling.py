@@ -123,7 +123,8 @@ async def metrics(control: ControlPlane) -> bytes:
         for replica in control.loop.observed.replicas
         if (usage := control.resources.usages.get(replica.id)) is not None and replica.exit is None
     ]
-    return await asyncio.to_thread(control.metrics.render, levels, ages, now, usages)
+    revision = control.loop.asked.revision or None
+    return await asyncio.to_thread(control.metrics.render, levels, ages, now, usages, revision)
 
 
 def _versions(control: ControlPlane, model: str, version: str) -> list[DesiredVersion]:

@@ -65,7 +65,7 @@ class ControlPlane:
         self.started_at = time.time()
         self.cluster = _settle(store, "cluster", config.cluster, "default")
         self.stopped = asyncio.Event()
-        self.metrics = Metrics()
+        self.metrics = Metrics(VERSION)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
         self._client = httpx.AsyncClient(timeout=2.0, trust_env=False)
         # Guards a change of names: two first applies at once must not both assemble.

@@ -60,9 +60,10 @@ class ReconcileLoop:
         policy: Policy,
         targets: Targets,
         woke: Callable[[VersionKey, float], None] = lambda _key, _seconds: None,
-        turned: Callable[[float], None] = lambda _seconds: None,
+        turned: Callable[[float, bool], None] = lambda _seconds, _engine_answered: None,
     ) -> None:
-        """`woke` is told how many seconds each waking took, `turned` how many each turn of the loop."""
+        """`woke` is told how many seconds each waking took, `turned` how many each turn of the loop, and whether the
+        engine answered in it."""
         self._engine = engine
         self._board = board
         self._prober = prober
@@ -130,7 +131,7 @@ class ReconcileLoop:
             self._wake.clear()
             began = time.monotonic()
             pause = await self.step()
-            self._turned(time.monotonic() - began)
+            self._turned(time.monotonic() - began, not self.engine_error)
             await wait_until_set(self._wake, pause)
 
     async def step(self) -> float:

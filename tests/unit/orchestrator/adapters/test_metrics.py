@@ -67,11 +67,25 @@ def test_counts_failures_and_turns() -> None:
     metrics = Metrics()
     metrics.failed(IRIS)
     metrics.turned(0.02)
+    metrics.turned(0.03, engine_answered=False)
 
     found = shown(metrics, VersionLevels(IRIS, {}, 1))
 
     assert found["modelfleet_replica_failures_total", LABELS] == 1
-    assert found["modelfleet_reconcile_seconds_count", ()] == 1
+    assert found["modelfleet_reconcile_seconds_count", ()] == 2
+    assert found["modelfleet_engine_errors_total", ()] == 1
+
+
+def test_shows_the_revision_in_force_once_there_is_one() -> None:
+    metrics = Metrics("1.2.3")
+    before = metrics.render([], [], now=0.0).decode()
+    metrics.render([], [], now=1.0, revision=6)
+
+    after = metrics.render([], [], now=2.0, revision=7).decode()
+
+    assert "modelfleet_revision" not in before
+    assert "modelfleet_revision 7.0" in after.splitlines()
+    assert 'modelfleet_build_info{release="1.2.3"} 1.0' in after.splitlines()
 
 
 @pytest.mark.parametrize(
