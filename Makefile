@@ -61,6 +61,10 @@ bench-autoscale: setup engine ## Measure the autoscaler on real replicas beside 
 bench-wake: setup engine ## Measure what the first requests of a sleeping model wait, on both engines, fifteen minutes
 	@$(VENV_PYTHON) -m benchmarks.wake $(ARGS)
 
+.PHONY: bench-scrape
+bench-scrape: setup ## Measure what a Prometheus costs that reads 200 models and 50 replicas, three minutes
+	@$(VENV_PYTHON) -m benchmarks.scrape $(ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
 	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)

@@ -65,6 +65,30 @@ class TestRender:
         assert shown["modelfleet_request_seconds_bucket", (("le", "0.015"), *labels)] == 1
         assert shown["modelfleet_request_seconds_bucket", (("le", "+Inf"), *labels)] == 2
 
+    def test_counts_waits_in_fewer_buckets_and_loses_none(self) -> None:
+        busy = lane()
+        busy.stats.arrived = 5
+        for wait_s in (0.0002, 0.0015, 0.0018, 0.09, 700.0):
+            busy.stats.queue_s.add(wait_s)
+
+        shown = samples(shown_of(busy))
+
+        name = "modelfleet_queue_seconds"
+        counts = {dict(labels)["le"]: n for (found, labels), n in shown.items() if found == f"{name}_bucket"}
+        assert {le: counts[le] for le in ("0.0005", "0.001", "0.002", "0.05", "0.1", "120", "+Inf")} == {
+            "0.0005": 1, "0.001": 1, "0.002": 3, "0.05": 3, "0.1": 4, "120": 4, "+Inf": 5,
+        }  # fmt: skip
+        assert len(counts) == 17
+        assert shown[f"{name}_count", (("model", 'i"ris'), ("version", "1"))] == 5
+
+    def test_shows_any_name_as_it_is(self) -> None:
+        odd = Lane('100%d "a"', "%s", random.Random(1).randrange)
+        odd.stats.answered(200, 0.012)
+
+        shown = samples(shown_of(odd))
+
+        assert shown["modelfleet_request_seconds_count", (("model", '100%d "a"'), ("version", "%s"))] == 1
+
     def test_shows_what_is_inside_now(self) -> None:
         busy = lane()
         busy.reserve(0.0)
