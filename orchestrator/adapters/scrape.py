@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Executor
 from functools import partial
 
 import httpx
 
 from orchestrator.adapters.signals import Round, SignalsUnavailable
-from orchestrator.core.scaling.series import NAMES, GatewayReadings, Series, readings, series_of
+from orchestrator.core.scaling.series import DETAILS, NAMES, GatewayReadings, Series, readings, series_of
 
 EVERY_S = 1.0
 TIMEOUT_S = 2.0
@@ -38,11 +38,14 @@ class Exposition:
 
     def __init__(self) -> None:
         self._known: dict[str, Series | None] = {}
+        self._details: dict[str, Series] = {}
 
-    def read(self, text: str) -> Iterator[tuple[Series, float]]:
-        """The series that matter. Raises `ValueError` that names the line."""
+    def read(self, text: str, detailed: Set[str] = frozenset()) -> Iterator[tuple[Series, float]]:
+        """The series that matter, and of the models in `detailed` those for people too. Raises `ValueError` that names
+        the line."""
         if len(self._known) > _KNOWN_MOST:
             self._known.clear()
+            self._details.clear()
         for number, line in enumerate(text.split("\n"), 1):
             if not line or line[0] == "#":
                 continue
@@ -51,16 +54,27 @@ class Exposition:
             try:
                 series = self._known[head]
             except KeyError:
-                series = self._known[head] = _series(head, number)
+                series = self._learn(head, number)
+            if series is None and detailed and (found := self._details.get(head)) is not None:
+                series = found if found.key is not None and found.key.model in detailed else None
             if series is not None:
                 yield series, _number(value, number)
+
+    def _learn(self, head: str, number: int) -> Series | None:
+        series = _series(head, number)
+        if series is not None and series.name in DETAILS:
+            self._details[head] = series
+            series = None
+        self._known[head] = series
+        return series
 
 
 def _series(head: str, number: int) -> Series | None:
     name, brace, labels = head.partition("{")
     if not _NAME.fullmatch(name) or (brace and not labels.endswith("}")):
         raise ValueError(f"line {number}: {head[:80]!r} is no metric")
-    return series_of(name, _labels(labels[:-1], number)) if name in NAMES else None
+    is_ours = name in NAMES or name in DETAILS
+    return series_of(name, _labels(labels[:-1], number)) if is_ours else None
 
 
 def _labels(text: str, number: int) -> dict[str, str]:
@@ -82,15 +96,23 @@ def _number(text: str, number: int) -> float:
 
 
 class Scrape:
-    """Reads every gateway of `urls()`: names to the addresses of their private ports."""
+    """Reads every gateway of `urls()`: names to the addresses of their private ports. Of the models in `detailed()` it
+    reads what only people look at."""
 
     name = "direct"
 
-    def __init__(self, client: httpx.AsyncClient, urls: Callable[[], Mapping[str, str]], threads: Executor) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        urls: Callable[[], Mapping[str, str]],
+        threads: Executor,
+        detailed: Callable[[], Set[str]] = frozenset,
+    ) -> None:
         self.every_s = EVERY_S
         self._client = client
         self._urls = urls
         self._threads = threads
+        self._detailed = detailed
         self._pages: dict[str, Exposition] = {}
 
     async def read(self) -> Round:
@@ -125,15 +147,15 @@ class Scrape:
         at = time.time()
         if answer.status_code != httpx.codes.OK or len(answer.content) > MOST_BYTES:
             raise SignalsUnavailable(f"gateway {name}: its metrics page answers {answer.status_code}")
-        work = partial(_read, self._pages[name], answer.text, at)
+        work = partial(_read, self._pages[name], answer.text, at, self._detailed())
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except ValueError as exc:
             raise SignalsUnavailable(f"gateway {name}: its metrics page cannot be read: {exc}") from exc
 
 
-def _read(page: Exposition, text: str, at: float) -> GatewayReadings:
-    found = readings(page.read(text), at)
+def _read(page: Exposition, text: str, at: float, detailed: Set[str]) -> GatewayReadings:
+    found = readings(page.read(text, detailed), at)
     if found.nothing.began_at is None:
         # An empty page must not look like a gateway without requests.
         raise ValueError("it does not say when its gateway started, so it is none of ours")

@@ -125,7 +125,7 @@ class ReplicaRow(Schema):
     id: str
     state: str
     phase: str = ""
-    since: float
+    since: float | None = None
     current: bool = True
     cpu_ratio: float | None = None
     memory_bytes: float | None = None

@@ -43,6 +43,7 @@ from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
+from orchestrator.loops.recorder import Recorder
 from orchestrator.loops.resources import ResourceWatch
 from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.signals import Signals
@@ -106,7 +107,8 @@ class ControlPlane:
             self._threads,
         )  # fmt: skip
 
-        self.signals = Signals(self.journal)
+        self.recorder = Recorder(lambda: self.loop.plan.verdicts if self.loop.plan else {})
+        self.signals = Signals(self.journal, self.recorder.hear)
         self.autoscaler = Autoscaler(
             self.loop, self.targets, self.signals, self.store.scaling, self.journal, self.metrics,
             sources=self._sources_of_signals, ensure=self.operations.ensure_runtime,
@@ -120,7 +122,7 @@ class ControlPlane:
         self.loop.note_unpaused(replica_id)
 
     def _sources_of_signals(self, wanted: SignalSource) -> list[Source]:
-        direct = Scrape(self._client, self.keeper.metrics_urls, self._threads)
+        direct = Scrape(self._client, self.keeper.metrics_urls, self._threads, lambda: self.recorder.watched)
         if not wanted.prometheus or wanted.kind == "direct":
             return [direct]
         prometheus = Prometheus(self._client, wanted.prometheus, self.cluster, self._threads)

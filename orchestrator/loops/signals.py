@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -121,8 +121,10 @@ def choose(states: Sequence[SourceState], current: SourceState | None, now: floa
 class Signals:
     """Samples of every version's traffic. `changed` is notified when there is something newer to make one of."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, heard: Callable[[str, Round], None] = lambda _source, _round: None) -> None:
+        """`heard` is told each new round, with the name of its source."""
         self._journal = journal
+        self._heard = heard
         self._states: list[SourceState] = []
         self._active: SourceState | None = None
         self._pair: tuple[Round, Round] | None = None
@@ -156,11 +158,13 @@ class Signals:
     async def read(self, state: SourceState) -> None:
         """Reads one source now, whenever it is due."""
         try:
-            is_new = state.take(await state.source.read())
+            found = await state.source.read()
+            is_new = state.take(found)
         except SignalsUnavailable as exc:
             state.fail(str(exc))
-            is_new = False
+            return
         if is_new:
+            self._heard(state.name, found)
             self.changed.notify()
 
     def advance(self, now: float) -> bool:

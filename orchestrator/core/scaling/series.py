@@ -18,12 +18,15 @@ ANSWERED = "modelfleet_requests_total"
 SHED = "modelfleet_shed_total"
 QUEUED = "modelfleet_queued"
 IN_FLIGHT = "modelfleet_inflight"
+QUEUE = "modelfleet_queue_seconds"
 REQUEST = "modelfleet_request_seconds"
 MODEL = "modelfleet_model_seconds"
 BEGAN_AT = "modelfleet_gateway_started_at_seconds"
 INFO = "modelfleet_gateway_info"
 
 _PARTS = tuple(f"{name}{part}" for name in (REQUEST, MODEL) for part in ("_bucket", "_sum"))
+# For people who look at a model; a third of all lines, so that they are read of those models alone.
+DETAILS = frozenset((f"{QUEUE}_bucket", f"{QUEUE}_sum"))
 NAMES = frozenset((ARRIVALS, ANSWERED, SHED, QUEUED, IN_FLIGHT, BEGAN_AT, INFO, *_PARTS))
 # Answers that say that a replica broke (docs/BEHAVIOUR.md).
 BROKEN_CODES = frozenset(("500", "502"))
@@ -54,7 +57,7 @@ class GatewayReadings:
 
 def series_of(name: str, labels: Mapping[str, str]) -> Series | None:
     """None for what is of no interest: other metrics, and requests that belong to no version."""
-    if name not in NAMES:
+    if name not in NAMES and name not in DETAILS:
         return None
     if name in (BEGAN_AT, INFO):
         return Series(name, None, labels.get("cluster", ""))
@@ -85,8 +88,8 @@ def _nothing(known: Iterable[Reading], at: float, began_at: float | None) -> Rea
     bounds: tuple[float, ...] = next((r.request.bounds for r in known if r.request is not None), (math.inf,))
     none = Buckets(bounds, (0.0,) * len(bounds), 0.0)
     return Reading(
-        at=at, arrivals=0.0, answered=0.0, failed=0.0, shed=0.0, queued=0.0, in_flight=0.0, request=none, model=none,
-        began_at=began_at,
+        at=at, arrivals=0.0, answered=0.0, failed=0.0, errors=0.0, shed=0.0, queued=0.0, in_flight=0.0, request=none,
+        model=none, began_at=began_at,
     )  # fmt: skip
 
 
@@ -97,6 +100,7 @@ class _Numbers:
     single: dict[str, float] = field(default_factory=dict)
     answered: float = 0.0
     failed: float = 0.0
+    errors: float = 0.0
     shed: float = 0.0
     buckets: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -106,10 +110,16 @@ class _Numbers:
                 self.answered += value
                 if series.detail in BROKEN_CODES:
                     self.failed += value
+                if series.detail.startswith("5"):
+                    self.errors += value
             case "modelfleet_shed_total":
                 if series.detail != COUNTED_AS_SLOW:
                     self.shed += value
-            case "modelfleet_request_seconds_bucket" | "modelfleet_model_seconds_bucket":
+            case (
+                "modelfleet_request_seconds_bucket"
+                | "modelfleet_model_seconds_bucket"
+                | "modelfleet_queue_seconds_bucket"
+            ):
                 self.buckets.setdefault(series.name, []).append((float(series.detail), value))
             case name:
                 self.single[name] = value
@@ -121,11 +131,13 @@ class _Numbers:
             arrivals=one(ARRIVALS),
             answered=self.answered,
             failed=self.failed,
+            errors=self.errors,
             shed=self.shed,
             queued=one(QUEUED),
             in_flight=one(IN_FLIGHT),
             request=self._histogram(REQUEST),
             model=self._histogram(MODEL),
+            queue=self._histogram(QUEUE),
             began_at=began_at,
         )
 

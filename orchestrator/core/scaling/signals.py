@@ -38,19 +38,22 @@ class Reading:
     """One gateway's numbers for one version at `at`. None: it did not say. `began_at` is when the gateway started.
 
     Counters: `arrivals` at admission (None where a gateway does not count them: then they follow from what was
-    answered and what is inside), `answered` of every outcome, `failed`, `shed`; histograms of the whole request and of
-    its time in a replica. Levels: `queued`, `in_flight`.
+    answered and what is inside), `answered` of every outcome, `failed` (the replica broke), `errors` (any 5xx), `shed`;
+    histograms of the whole request, of its time in a replica, and, where it was asked for, of its time in the queue.
+    Levels: `queued`, `in_flight`.
     """
 
     at: float
     arrivals: float | None = None
     answered: float | None = None
     failed: float | None = None
+    errors: float | None = None
     shed: float | None = None
     queued: float | None = None
     in_flight: float | None = None
     request: Buckets | None = None
     model: Buckets | None = None
+    queue: Buckets | None = None
     began_at: float | None = None
 
 
@@ -78,7 +81,7 @@ def between(
     steps += [_Step.since_start(now) for now in new if _is_as_young(now, span_s)]
     unread = {name for name, now in later.items() if name not in earlier and not _is_as_young(now, span_s)}
     missing = {name for name in (*expected, *earlier) if name not in later} | unread
-    request = _joined([s.request for s in steps])
+    request = joined([s.request for s in steps])
     shed = _sum(s.shed for s in steps)
     slow = 0.0 if latency_s is None or request is None else count_above(request, latency_s)
     return Sample(
@@ -90,7 +93,7 @@ def between(
         late=None if shed is None or (latency_s is not None and request is None) else slow + shed,
         queued=_sum(now.queued for now in later.values()),
         in_flight=_sum(now.in_flight for now in later.values()),
-        service=service_times(_joined([s.model for s in steps]), percentile),
+        service=service_times(joined([s.model for s in steps]), percentile),
         missing=tuple(sorted(missing)),
     )
 
@@ -108,7 +111,7 @@ class _Step:
 
     @classmethod
     def of(cls, before: Reading, now: Reading) -> _Step:
-        began_anew = _has_fallen(before, now)
+        began_anew = has_fallen(before, now)
         then = Reading(at=before.at, queued=0.0, in_flight=0.0) if began_anew else before
         answered = _increase(then.answered, now.answered, began_anew)
         arrivals = _increase(then.arrivals, now.arrivals, began_anew)
@@ -119,8 +122,8 @@ class _Step:
             answered=answered,
             failed=_increase(then.failed, now.failed, began_anew),
             shed=_increase(then.shed, now.shed, began_anew),
-            request=_grown(then.request, now.request),
-            model=_grown(then.model, now.model),
+            request=grown(then.request, now.request),
+            model=grown(then.model, now.model),
         )
 
     @classmethod
@@ -133,7 +136,8 @@ def _is_as_young(reading: Reading, span_s: float) -> bool:
     return reading.began_at is not None and reading.at - reading.began_at <= span_s + BEGAN_SLACK_S
 
 
-def _has_fallen(before: Reading, now: Reading) -> bool:
+def has_fallen(before: Reading, now: Reading) -> bool:
+    """Whether the gateway began anew in between."""
     if before.began_at is not None and now.began_at is not None and now.began_at > before.began_at + BEGAN_SLACK_S:
         return True
     pairs = ((before.arrivals, now.arrivals), (before.answered, now.answered), (before.shed, now.shed))
@@ -165,7 +169,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return total
 
 
-def _grown(before: Buckets | None, now: Buckets | None) -> Buckets | None:
+def grown(before: Buckets | None, now: Buckets | None) -> Buckets | None:
     """What came into a histogram; another set of bounds, or a count that fell, means that it began anew."""
     if now is None or before is None or before.bounds != now.bounds or before.count > now.count:
         return now
@@ -173,7 +177,7 @@ def _grown(before: Buckets | None, now: Buckets | None) -> Buckets | None:
     return Buckets(now.bounds, counts, now.total_s - before.total_s)
 
 
-def _joined(parts: Sequence[Buckets | None]) -> Buckets | None:
+def joined(parts: Sequence[Buckets | None]) -> Buckets | None:
     """The sum of histograms that all have the same bounds; None if one is unknown."""
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts) or any(part.bounds != known[0].bounds for part in known):

@@ -125,3 +125,24 @@ class TestScrape:
     def test_says_that_there_is_no_gateway_yet(self) -> None:
         with pytest.raises(SignalsUnavailable, match="no gateway yet"):
             scraped({})
+
+
+class TestDetails:
+    PAGE = "".join(
+        f'modelfleet_queue_seconds_{part}{{model="{model}",version="1"{le}}} 4\n'
+        for model in ("iris", "text")
+        for part, le in (("bucket", ',le="0.1"'), ("bucket", ',le="+Inf"'), ("sum", ""))
+    )
+
+    def test_are_read_of_models_that_somebody_looks_at(self) -> None:
+        page = Exposition()
+
+        read = [[series for series, _ in page.read(self.PAGE, watched)] for watched in ((), {"iris"}, {"text"}, ())]
+
+        assert [{series.key.model for series in each if series.key} for each in read] == [
+            set(),
+            {"iris"},
+            {"text"},
+            set(),
+        ]
+        assert [len(each) for each in read] == [0, 3, 3, 0]

@@ -36,7 +36,7 @@ class TestSeriesOf:
         ("name", "labels"),
         [
             ("modelfleet_requests_total", {"model": "", "version": "", "code": "404"}),
-            ("modelfleet_queue_seconds_sum", OF_IRIS),
+            ("modelfleet_retries_total", OF_IRIS),
             ("up", {}),
         ],
     )
