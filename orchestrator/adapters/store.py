@@ -183,6 +183,14 @@ class Store:
             self.put("epoch", epoch)
         return epoch
 
+    def console_sessions(self) -> dict[str, float]:
+        """Who is signed in to the console: digests of sessions, with when each ends."""
+        text = self.get("console_sessions")
+        return msgspec.json.decode(text, type=dict[str, float]) if text else {}
+
+    def put_console_sessions(self, sessions: Mapping[str, float]) -> None:
+        self.put("console_sessions", msgspec.json.encode(dict(sessions)).decode())
+
     # -- routing --------------------------------------------------------------------------------------------
 
     def routed(self) -> tuple[int, dict[str, RoutedModel]]:

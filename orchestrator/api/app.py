@@ -49,7 +49,7 @@ def create_app(control: ControlPlane) -> FastAPI:
     """The application for one control plane."""
     app = FastAPI(title="Modelfleet admin API", version=VERSION, docs_url="/docs", redoc_url=None)
     app.state.control = control
-    app.state.sessions = Sessions()
+    app.state.sessions = Sessions(control.store.console_sessions(), control.store.put_console_sessions)
     app.add_middleware(Guard)
     app.add_exception_handler(FleetError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)

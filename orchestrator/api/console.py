@@ -149,7 +149,7 @@ async def sign_in(request: Request, control: Control, sessions: ConsoleSessions,
         sessions.note_bad_guess(now)
         log.warning("console sign-in refused", by="code" if given.code else "token")
         raise UnauthenticatedError(
-            "console: this code or token is not good; a link works once, within ten minutes, and while the control "
+            "console: this code or token is not good; a link works once, within ten minutes, while the control "
             "plane runs; `modelfleet console` gives another"
         )
     begun = sessions.begin(now)

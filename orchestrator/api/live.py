@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from orchestrator.api.views import RANK
-from orchestrator.core.entities import DesiredModel, Replica, VersionKey
+from orchestrator.api.views import RANK, cpu_ratio
+from orchestrator.core.entities import DesiredModel, DesiredVersion, Replica, VersionKey
 from orchestrator.core.plan import Verdict
 from orchestrator.core.roster import ejected
 from orchestrator.core.states import PENDING, ReplicaState
@@ -249,7 +249,6 @@ def _version(
         verdict = Verdict(key, "starting", 0, wanted.replicas if wanted else 0, "not observed yet")
     routed = control.board.routed.get(key.model)
     found = control.recorder.of_version(key, now)
-    digest = wanted.digest if wanted else ""
     return VersionRow(
         version=key.version, state=verdict.state, reason=verdict.reason,
         weight=routed.weights.get(key.version, 0) if routed else 0,
@@ -257,11 +256,15 @@ def _version(
         rate_per_s=found.rate_per_s, error_ratio=found.error_ratio, p50_ms=found.p50_ms, p95_ms=found.p95_ms,
         p99_ms=found.p99_ms, queue_p95_ms=found.queue_p95_ms, model_p95_ms=found.model_p95_ms, queued=found.queued,
         in_flight=found.in_flight, cost_per_hour=None,
-        replicas=[_replica(control, each, digest, report) for each in control.loop.observed.of(key)],
+        replicas=[_replica(control, each, wanted, report) for each in control.loop.observed.of(key)],
     )  # fmt: skip
 
 
-def _replica(control: ControlPlane, replica: Replica, digest: str, report: GatewayReport | None) -> ReplicaRow:
+def _replica(
+    control: ControlPlane, replica: Replica, wanted: DesiredVersion | None, report: GatewayReport | None
+) -> ReplicaRow:
+    usage = control.resources.usages.get(replica.id)
+    used = cpu_ratio(control, replica, wanted)
     draining = control.loop.plan.memory.draining if control.loop.plan else {}
     is_ready = replica.state is ReplicaState.READY
     return ReplicaRow(
@@ -269,10 +272,10 @@ def _replica(control: ControlPlane, replica: Replica, digest: str, report: Gatew
         state=ReplicaState.DRAINING if replica.id in draining else replica.state,
         phase=replica.phase if not is_ready else "",
         since=_since(control, replica),
-        current=replica.digest == digest,
-        cpu_ratio=None,
-        memory_bytes=None,
-        memory_limit_bytes=None,
+        current=wanted is not None and replica.digest == wanted.digest,
+        cpu_ratio=None if used is None else round(used, 3),
+        memory_bytes=usage.memory_bytes if usage else None,
+        memory_limit_bytes=usage.memory_limit_bytes if usage else None,
         in_flight=report.in_flight.get(replica.id, 0) if report and is_ready else None,
         reason=replica.exit.reason if replica.exit else ejected(replica),
     )

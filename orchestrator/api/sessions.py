@@ -1,13 +1,14 @@
 """Who is signed in to the console: codes that work once, sessions that end, and guesses that are few.
 
-Kept in memory alone, as digests: what is read out of this process, or of a dump of it, signs nobody in. A control
-plane that starts anew knows nobody. Whoever calls gives the time (seconds since the epoch).
+Only digests are kept: what is read out of this process, or of the store, signs nobody in. Sessions outlive the control
+plane, codes do not. Whoever calls gives the time (seconds since the epoch).
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 CODE_S = 600.0
@@ -30,9 +31,15 @@ class Session:
 class Sessions:
     """The oldest gives way where there are too many: a person can always sign in."""
 
-    def __init__(self) -> None:
-        self._codes: dict[bytes, float] = {}
-        self._sessions: dict[bytes, float] = {}
+    def __init__(
+        self,
+        known: Mapping[str, float] | None = None,
+        keep: Callable[[Mapping[str, float]], None] = lambda _sessions: None,
+    ) -> None:
+        """`known` are sessions of before, by their digests with when each ends; `keep` is given them at each change."""
+        self._codes: dict[str, float] = {}
+        self._sessions: dict[str, float] = dict(known or {})
+        self._keep = keep
         self._guesses = 0.0
         self._guessed_at = 0.0
 
@@ -47,18 +54,19 @@ class Sessions:
 
     def begin(self, now: float) -> Session:
         expires_at = now + SESSION_S
-        return Session(_issue(self._sessions, expires_at, MOST_SESSIONS), expires_at)
+        self._sessions = {digest: ends for digest, ends in self._sessions.items() if now < ends}
+        secret = _issue(self._sessions, expires_at, MOST_SESSIONS)
+        self._keep(self._sessions)
+        return Session(secret, expires_at)
 
     def expires_at(self, secret: str, now: float) -> float | None:
         """When the session ends; None: there is none of this secret."""
         expires_at = self._sessions.get(_digest(secret))
-        if expires_at is None or now < expires_at:
-            return expires_at
-        self.end(secret)
-        return None
+        return expires_at if expires_at is not None and now < expires_at else None
 
     def end(self, secret: str) -> None:
-        self._sessions.pop(_digest(secret), None)
+        if self._sessions.pop(_digest(secret), None) is not None:
+            self._keep(self._sessions)
 
     def wait_s(self, now: float) -> float:
         """How long nobody may guess, 0 when somebody may."""
@@ -73,7 +81,7 @@ class Sessions:
         return max(0.0, self._guesses - max(0.0, now - self._guessed_at) / GUESS_EVERY_S)
 
 
-def _issue(known: dict[bytes, float], expires_at: float, most: int) -> str:
+def _issue(known: dict[str, float], expires_at: float, most: int) -> str:
     while len(known) >= most:
         known.pop(next(iter(known)))
     secret = secrets.token_urlsafe(32)
@@ -81,5 +89,5 @@ def _issue(known: dict[bytes, float], expires_at: float, most: int) -> str:
     return secret
 
 
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

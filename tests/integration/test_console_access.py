@@ -157,6 +157,24 @@ class TestAttacks:
         assert not any(name.startswith("access-control-") for name in answer.headers)
 
 
+class TestRestarts:
+    def test_a_session_outlives_the_control_plane_and_a_code_does_not(self, tmp_path: Path, cluster: str) -> None:
+        found = Cluster(tmp_path, cluster, pick_port).start()
+        try:
+            with httpx.Client(base_url=found.url, trust_env=False, timeout=20) as browser:
+                assert sign_in(browser, code=new_code(found)).status_code == 200
+                unused = new_code(found)
+                found.kill()
+                found.start()
+
+                assert browser.get("/api/v1/status").json()["cluster"] == cluster
+                assert sign_in(browser, code=unused).status_code == 401
+            kept = (found.state_dir / "state.sqlite").read_bytes() + (found.state_dir / "state.sqlite-wal").read_bytes()
+            assert not any(value.encode() in kept for value in browser.cookies.values())
+        finally:
+            found.close()
+
+
 class TestGuessing:
     def test_bad_guesses_end_guessing_for_a_while(self, tmp_path: Path, cluster: str) -> None:
         found = Cluster(tmp_path, cluster, pick_port).start()
@@ -190,6 +208,29 @@ class TestWithoutASession:
         public = {("get", p) for p in ("/healthz", "/metrics", "/prometheus/targets")}
         assert open_to_all - public <= session
         assert len(document["paths"]) > 20
+
+    def test_the_page_is_served_with_headers_that_let_nothing_else_in(self, shared: Cluster) -> None:
+        answer = httpx.get(f"{shared.url}/console/static/missing.js", trust_env=False)
+        assert answer.status_code == 404
+
+        page = httpx.get(f"{shared.url}/", trust_env=False, follow_redirects=True)
+
+        assert page.status_code == 200
+        assert str(page.url) == f"{shared.url}/console/"
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert shared.name not in page.text
+
+    def test_a_file_that_the_browser_has_is_not_sent_again(self, shared: Cluster) -> None:
+        first = httpx.get(f"{shared.url}/console/", trust_env=False)
+
+        again = httpx.get(f"{shared.url}/console/", trust_env=False, headers={"if-none-match": first.headers["etag"]})
+
+        assert again.status_code == 304
+        assert again.content == b""
 
     @pytest.mark.parametrize(
         "path", ["../../app.py", "..%2f..%2fapi%2fapp.py", "%2fetc%2fpasswd", "js/../../index.html"]

@@ -69,6 +69,22 @@ class TestSessions:
 
         assert [sessions.expires_at(each, NOW) is not None for each in secrets] == [False] + [True] * MOST_SESSIONS
 
+    def test_sessions_go_on_where_they_were_kept(self) -> None:
+        kept: dict[str, float] = {}
+        before = Sessions(keep=kept.update)
+        secret = before.begin(NOW).secret
+
+        assert Sessions(kept).expires_at(secret, NOW) == NOW + SESSION_S
+
+    def test_what_ended_is_kept_no_longer(self) -> None:
+        kept: list[dict[str, float]] = []
+        sessions = Sessions({"old": NOW - 1}, keep=lambda known: kept.append(dict(known)))
+        secret = sessions.begin(NOW).secret
+
+        sessions.end(secret)
+
+        assert [len(each) for each in kept] == [1, 0]
+
 
 class TestGuesses:
     def test_after_some_bad_ones_nobody_may_guess(self) -> None:
