@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -355,6 +355,21 @@ class Store:
         with self._engine.connect() as connection:
             found = [StoredEvent(**row) for row in connection.execute(query).mappings()]
         return found[::-1] if after is None else found
+
+    def events_of_kinds(self, kinds: Sequence[str], model: str, since: float) -> list[StoredEvent]:
+        """A model's events of some kinds since a moment, oldest first."""
+        query = (
+            select(events)
+            .where(events.c.model == model, events.c.at >= since, events.c.kind.in_(kinds))
+            .order_by(events.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [StoredEvent(**row) for row in connection.execute(query).mappings()]
+
+    def oldest_event_at(self) -> float | None:
+        """When the oldest event that is kept happened; None: there is none."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(events.c.at).order_by(events.c.id).limit(1))
 
 
 def _configure(connection: Any, _record: Any) -> None:
