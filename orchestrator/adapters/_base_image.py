@@ -99,7 +99,7 @@ class BaseImage:
         try:
             with self._calls.during(f"pull {reference}"):
                 try:
-                    self._calls.with_timeout(PULL_TIMEOUT_S).pull(reference)
+                    self._calls.pull(reference, PULL_TIMEOUT_S)
                 except APIError as exc:
                     return explain(exc)
         except EngineUnavailable as exc:

@@ -39,14 +39,18 @@ def package_files(package: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def content_digest(package: Path, *parts: bytes) -> str:
-    """12 hexadecimal digits of the package's content and of `parts`. Examples do not count: no worker holds them."""
+    """Of the package's content and of `parts`. Examples do not count: no worker holds them."""
+    files = (file for file in package_files(package) if not file[0].startswith("worker_image/examples/"))
+    return digest_of(*(part for name, content in files for part in (name.encode(), content)), *parts)
+
+
+def digest_of(*parts: bytes) -> str:
+    """12 hexadecimal digits."""
     hasher = hashlib.sha256()
-    for name, content in package_files(package):
-        if not name.startswith("worker_image/examples/"):
-            _add(hasher, name.encode())
-            _add(hasher, content)
     for part in parts:
-        _add(hasher, part)
+        # The length goes first, so that two parts can't be cut differently and look the same.
+        hasher.update(len(part).to_bytes(8, "big"))
+        hasher.update(part)
     return hasher.hexdigest()[:12]
 
 
@@ -115,9 +119,3 @@ def backend_problem(backend: str) -> str:
 def host_environ() -> Mapping[str, str]:
     """This process's environment, with what pip's own files add to it."""
     return with_pip_files(os.environ)
-
-
-def _add(hasher: hashlib._Hash, part: bytes) -> None:
-    # The length goes first, so that two parts can't be cut differently and look the same.
-    hasher.update(len(part).to_bytes(8, "big"))
-    hasher.update(part)

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import docker
 import requests
 import urllib3
+from docker.auth import get_config_header, resolve_repository_name
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException
-from docker.utils import kwargs_from_env
+from docker.errors import APIError, DockerException, create_api_error_from_http_exception
+from docker.utils import kwargs_from_env, parse_repository_tag
 
 from orchestrator.adapters.engine import EngineUnavailable
 
@@ -59,8 +62,36 @@ class DockerCalls:
         return self._client(self._timeout_s * (SLOW_TIMEOUT_S / QUICK_TIMEOUT_S))
 
     def with_timeout(self, timeout_s: float) -> Any:
-        """For the few calls with a length of their own: pulls and imports."""
+        """For the few calls with a length of their own: imports."""
         return self._client(timeout_s)
+
+    def pull(self, reference: str, silence_s: float, most_s: float = math.inf) -> None:
+        """Pulls an image, as long as the engine says something each `silence_s` and it takes no more than `most_s`.
+
+        The SDK's own call waits for ever for a registry that does not answer. To be called inside `during`; raises
+        `APIError` where the registry has no such image.
+        """
+        client = self.with_timeout(silence_s)
+        repository, tag = parse_repository_tag(reference)
+        header = get_config_header(client, resolve_repository_name(repository)[0])
+        deadline = time.monotonic() + most_s
+        response = client.post(
+            f"{client.base_url}/v{client.api_version}/images/create",
+            params={"fromImage": repository, "tag": tag or "latest"},
+            headers={"X-Registry-Auth": header} if header else {},
+            stream=True,
+            timeout=silence_s,
+        )
+        with response:
+            try:
+                response.raise_for_status()
+            except requests.HTTPError as exc:
+                create_api_error_from_http_exception(exc)
+            for line in response.iter_lines():
+                if error := json.loads(line or b"{}").get("error"):
+                    raise APIError(error, explanation=error)
+                if time.monotonic() > deadline:
+                    raise APIError(reference, explanation=f"not done within {most_s:.0f} s")
 
     def host(self) -> str:
         """The engine's address, for people and for deciding how replicas are reached."""

@@ -79,7 +79,7 @@ class DockerEngine:
     ) -> None:
         self.cluster = cluster
         self.images = ImageBuilder(state_dir, base_image, calls := DockerCalls(host, timeout_s))
-        self._calls = calls
+        self.calls = self._calls = calls
         self._networks = ClusterNetworks(cluster, calls)
         self._dirs = ReplicaDirs(state_dir / "containers" / cluster)
         self._placement: Placement | None = None
@@ -405,7 +405,8 @@ class DockerEngine:
 
     def _subscribe(self, stopped: threading.Event) -> Iterator[EngineEvent]:
         """One connection's events. It begins a second in the past, so that nothing falls between two connections."""
-        filters = {"type": "container", "event": list(EVENT_KINDS), "label": [f"{LABEL}.cluster={self.cluster}"]}
+        labels = [f"{LABEL}.cluster={self.cluster}", f"{LABEL}.role=replica"]
+        filters = {"type": "container", "event": list(EVENT_KINDS), "label": labels}
         with self._calls.during("follow its events"):
             client = self._calls.quick
             parameters = {"filters": json.dumps({k: [v] if isinstance(v, str) else v for k, v in filters.items()})}

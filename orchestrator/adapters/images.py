@@ -21,6 +21,7 @@ from orchestrator.adapters._build_context import (
     by_version_alone,
     content_digest,
     context_tar,
+    digest_of,
     host_environ,
     worker_package,
 )
@@ -96,6 +97,25 @@ class ImageBuilder:
                 self._build_target(name, "examples", base, say)
         return name
 
+    def has(self, image: str) -> bool:
+        """Whether the engine has it."""
+        return bool(self._image_id(image))
+
+    def name_on_base(self, name: str, dockerfile: str) -> str:
+        """The image `name` made of `dockerfile` on the base of the worker images, by their content."""
+        digest = digest_of(dockerfile.encode(), self._base("").identity().encode())
+        return f"modelfleet/{name}:{digest}"
+
+    def ensure_on_base(self, name: str, dockerfile: str, progress: Progress | None = None) -> str:
+        """As `name_on_base`, and there. Its context is the file itself, and the host's CA bundle."""
+        say = progress or _silent
+        base = self._base("").ensure(say)
+        image = self.name_on_base(name, dockerfile)
+        with file_lock(self._state / f"{image.rpartition(':')[2]}.lock"):
+            if not self._image_id(image):
+                self._build(image, dockerfile, {"BASE": base}, {}, "", say)
+        return image
+
     def _base(self, asked: str) -> BaseImage:
         """The base that the control plane was started with comes first: it was named for this machine."""
         return BaseImage(self._state, self._configured or asked, self._calls)
@@ -106,7 +126,7 @@ class ImageBuilder:
         say(f"pulling {image}")
         with self._calls.during(f"pull {image}"):
             try:
-                self._calls.with_timeout(PULL_SILENCE_S).pull(image)
+                self._calls.pull(image, PULL_SILENCE_S)
             except APIError as exc:
                 raise RuntimeBuildFailed(
                     f"image {image!r}: not found locally and pull failed: {explain(exc)}; "

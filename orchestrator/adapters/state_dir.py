@@ -5,7 +5,7 @@
     key            keys the digests of secrets              secrets/   values of secrets, by keyed digest
     state.sqlite   what was asked for and what happened     artifacts/  model files by content
     gateway/       configuration, table cache               logs/
-    prometheus/    configuration and data, if one is managed
+    prometheus/    configuration and data, if one is managed; grafana/ too, with the password of its `admin`
 
 Every directory is 0700 and every secret file 0600. Who holds the lock may write here; everybody else only reads.
 """

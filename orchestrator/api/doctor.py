@@ -9,6 +9,7 @@ from orchestrator.adapters.sources.places import readable_in_words
 from orchestrator.api import scaling
 from orchestrator.api.schemas import Check
 from orchestrator.core.errors import FleetError
+from orchestrator.loops.companions import CompanionKeeper
 from orchestrator.loops.control import ControlPlane
 
 LEAST_FREE_BYTES = 2 * 1024**3
@@ -18,7 +19,7 @@ async def examine(control: ControlPlane) -> list[Check]:
     return [
         await asyncio.to_thread(_engine, control),
         await _gateway(control),
-        *_prometheus(control),
+        *[check for keeper in control.observability.keepers for check in await _companion(control, keeper)],
         _disk(control),
         _sources(),
         _signals(control),
@@ -50,16 +51,22 @@ async def _gateway(control: ControlPlane) -> Check:
     return Check(name="gateway", ok=current, detail=detail if current else f"{detail}, not the newest", remedy=remedy)
 
 
-def _prometheus(control: ControlPlane) -> list[Check]:
+async def _companion(control: ControlPlane, keeper: CompanionKeeper) -> list[Check]:
     """Nothing where none is managed."""
-    keeper = control.prometheus
-    if not keeper.config.is_managed:
+    if keeper.wanted is None:
         return []
+    name, running = keeper.kind.name, keeper.running
+    log = f"`docker logs {running.container}`" if running and running.container else control.state.logs / f"{name}.log"
+    remedy = f"see the detail; its log is {log}"
     if keeper.error:
-        remedy = f"see the detail; its log is {control.state.logs / 'prometheus.log'}"
-        return [Check(name="prometheus", ok=False, detail=keeper.error, remedy=remedy)]
-    detail = f"process {keeper.pid} at {keeper.config.url}" if keeper.pid else "starting"
-    return [Check(name="prometheus", ok=True, detail=detail)]
+        return [Check(name=name, ok=False, detail=keeper.error, remedy=remedy)]
+    note = f"; {keeper.note}" if keeper.note else ""
+    if running is None:
+        return [Check(name=name, ok=True, detail=f"starting{note}")]
+    detail = f"{running.words} at {keeper.wanted.url}{note}"
+    if not await keeper.answers():
+        return [Check(name=name, ok=False, detail=f"does not answer: {detail}", remedy=remedy)]
+    return [Check(name=name, ok=True, detail=detail)]
 
 
 def _disk(control: ControlPlane) -> Check:

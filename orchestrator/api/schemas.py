@@ -155,12 +155,16 @@ class GatewayStatus(Schema):
     error: str = ""
 
 
-class PrometheusStatus(Schema):
-    """Prometheus as the manifest has it: `mode` is managed, url or off. `error`: why the managed one does not run."""
+class CompanionStatus(Schema):
+    """Prometheus or Grafana as the manifest has it: `mode` is managed, url or off. The managed one is a process (`pid`)
+    or a container (its name), or there is none, and `error` says why. `note`: what it waits for, or why it is in no
+    container."""
 
     mode: Literal["managed", "url", "off"] = "off"
     url: str = ""
     pid: int | None = None
+    container: str = ""
+    note: str = ""
     error: str = ""
 
 
@@ -178,7 +182,8 @@ class ClusterStatus(Schema):
     models: list[ModelStatus]
     operation: OperationStatus | None = None
     signals: SignalsStatus = SignalsStatus()
-    prometheus: PrometheusStatus = PrometheusStatus()
+    prometheus: CompanionStatus = CompanionStatus()
+    grafana: CompanionStatus = CompanionStatus()
 
 
 class Event(Schema):

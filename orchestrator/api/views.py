@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from orchestrator.core.plan import Verdict
 from orchestrator.core.roster import ejected
 from orchestrator.core.sources import redacted
 from orchestrator.core.states import ReplicaState
+from orchestrator.loops.companions import CompanionKeeper
 from orchestrator.loops.control import ControlPlane
 
 RANK: dict[str, int] = {"asleep": -1, "ready": 0, "stopping": 1, "updating": 2, "starting": 3, "failed": 4}
@@ -43,7 +44,8 @@ async def cluster_status(control: ControlPlane) -> schemas.ClusterStatus:
         models=models,
         operation=operation_status(control, latest) if latest else None,
         signals=scaling.signals(control),
-        prometheus=prometheus_status(control),
+        prometheus=companion_status(control.observability.prometheus, control.observability.config.url),
+        grafana=companion_status(control.observability.grafana, control.observability.config.grafana_url),
     )
 
 
@@ -72,12 +74,21 @@ async def gateway_status(control: ControlPlane) -> schemas.GatewayStatus:
     )
 
 
-def prometheus_status(control: ControlPlane) -> schemas.PrometheusStatus:
-    keeper = control.prometheus
-    if not keeper.config.url:
-        return schemas.PrometheusStatus()
-    mode: Literal["managed", "url"] = "managed" if keeper.config.is_managed else "url"
-    return schemas.PrometheusStatus(mode=mode, url=redacted(keeper.config.url), pid=keeper.pid, error=keeper.error)
+def companion_status(keeper: CompanionKeeper, url: str) -> schemas.CompanionStatus:
+    """`url` is where the manifest says that it answers, "" for nowhere."""
+    if not url:
+        return schemas.CompanionStatus()
+    if keeper.wanted is None:
+        return schemas.CompanionStatus(mode="url", url=redacted(url))
+    running = keeper.running
+    return schemas.CompanionStatus(
+        mode="managed",
+        url=url,
+        pid=running.pid if running else None,
+        container=running.container if running else "",
+        note=keeper.note,
+        error=keeper.error,
+    )
 
 
 def model_statuses(control: ControlPlane, revision: StoredRevision | None) -> list[schemas.ModelStatus]:

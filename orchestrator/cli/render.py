@@ -31,8 +31,10 @@ def cluster_lines(status: schemas.ClusterStatus) -> list[Line]:
          f"{status.engine} engine, control plane up {started}"],
         ["gateway  ", status.gateway.url, *_grpc(status.gateway), "  ", *_gateway_state(status.gateway)],
     ]  # fmt: skip
-    if line := _prometheus(status):
-        lines.append(line)
+    for name, label in (("prometheus", "metrics"), ("grafana", "grafana")):
+        # A control plane that is older than this command says nothing of it.
+        if line := _companion(label, getattr(status, name, None)):
+            lines.append(line)
     if line := _signals(status):
         lines.append(line)
     if status.engine_error:
@@ -55,18 +57,22 @@ def _signals(status: schemas.ClusterStatus) -> Line:
     return ["signals  ", said, *([": " if not status.signals.active else "; ", (rest, "yellow")] if rest else [])]
 
 
-def _prometheus(status: schemas.ClusterStatus) -> Line:
-    # A control plane that is older than this command says nothing of it.
-    prometheus = getattr(status, "prometheus", None)
-    if prometheus is None or prometheus.mode == "off":
+def _companion(label: str, companion: schemas.CompanionStatus | None) -> Line:
+    if companion is None or companion.mode == "off":
         return []
-    if prometheus.error:
-        return ["metrics  ", (prometheus.error, "bold red")]
-    return ["metrics  ", prometheus.url, *([("  starting", "yellow")] if _is_starting(prometheus) else [])]
+    if companion.error:
+        return [f"{label:<7}  ", (companion.error, "bold red")]
+    starting: Span = ("  starting", "yellow")
+    return [f"{label:<7}  ", companion.url, *([starting, _doing(companion)] if _is_starting(companion) else [])]
 
 
-def _is_starting(prometheus: schemas.PrometheusStatus) -> bool:
-    return prometheus.mode == "managed" and prometheus.pid is None
+def _is_starting(companion: schemas.CompanionStatus) -> bool:
+    return companion.mode == "managed" and companion.pid is None and not getattr(companion, "container", "")
+
+
+def _doing(companion: schemas.CompanionStatus) -> str:
+    note = getattr(companion, "note", "")
+    return f": {note}" if note else ""
 
 
 def _grpc(gateway: schemas.GatewayStatus) -> Line:

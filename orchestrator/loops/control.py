@@ -23,7 +23,6 @@ from orchestrator.adapters.gateway import GatewayProcess
 from orchestrator.adapters.metrics import Metrics
 from orchestrator.adapters.process_engine import ProcessEngine
 from orchestrator.adapters.prometheus import Prometheus
-from orchestrator.adapters.prometheus_server import PrometheusProcess
 from orchestrator.adapters.scrape import Scrape
 from orchestrator.adapters.signals import Source
 from orchestrator.adapters.state_dir import StateDir
@@ -38,7 +37,7 @@ from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.keys import Keys
-from orchestrator.loops.observability import PrometheusKeeper
+from orchestrator.loops.observability import Observability
 from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
 from orchestrator.loops.prepare import Preparer, listener_of
@@ -85,8 +84,7 @@ class ControlPlane:
         gateway_log = self.state.logs / "gateway.log"
         process = GatewayProcess(self.state.gateway, self.url, self.state.token_file, gateway_log)
         self.keeper = GatewayKeeper(process, self.journal, self._client, self._threads)
-        prometheus = PrometheusProcess(self.state.root / "prometheus", self.url, self.state.logs / "prometheus.log")
-        self.prometheus = PrometheusKeeper(prometheus, self.journal, self._threads)
+        self.observability = Observability(self.state, self.url, self.engine, self.journal, self._threads)
         self.keys = Keys(self.store, self.board, self.keeper, self.journal)
         self.executor = Executor(
             self.engine, self.journal, self._threads, self._client,
@@ -103,8 +101,8 @@ class ControlPlane:
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.resources = ResourceWatch(self.engine, self._threads, lambda: self.loop.plan is not None)
         self.operations = Operations(
-            self.config, self.store, self.preparer, self.loop, self.keeper, self.prometheus, self.board, self.journal,
-            self._threads,
+            self.config, self.store, self.preparer, self.loop, self.keeper, self.observability, self.board,
+            self.journal, self._threads,
         )  # fmt: skip
 
         self.recorder = Recorder(lambda: self.loop.plan.verdicts if self.loop.plan else {})
@@ -171,7 +169,10 @@ class ControlPlane:
         self._tasks.spawn(self._reconcile(), name="reconcile")
         self._tasks.spawn(forever("probe", self.prober.run), name="probe")
         self._tasks.spawn(forever("ejections", self.ejections.run), name="ejections")
-        self._prometheus_task = self._tasks.spawn(forever("prometheus", self.prometheus.run), name="prometheus")
+        self._companion_tasks = [
+            self._tasks.spawn(forever(keeper.kind.name, keeper.run), name=keeper.kind.name)
+            for keeper in self.observability.keepers
+        ]
         self._tasks.spawn(forever("autoscale", self.autoscaler.run), name="autoscale")
         self._tasks.spawn(forever("resources", self.resources.run), name="resources")
         self._watch_engine()
@@ -185,8 +186,9 @@ class ControlPlane:
         await self.executor.settle()
         self.journal.record("cluster_down", "replicas and gateway end, as asked")
         self._gateway_task.cancel()
-        self._prometheus_task.cancel()
-        await asyncio.gather(self.keeper.stop(), self.prometheus.stop())
+        for task in self._companion_tasks:
+            task.cancel()
+        await self.keeper.stop()
         await self._tear_down()
         self.stopped.set()
 
@@ -195,6 +197,7 @@ class ControlPlane:
     )
     async def _tear_down(self) -> None:
         """Again where the engine refused: each try lists anew, and a container may just have been ending."""
+        await self.observability.stop()
         await asyncio.get_running_loop().run_in_executor(self._threads, self.engine.teardown)
 
     def release_waiters(self) -> None:

@@ -1,96 +1,81 @@
-"""Keeps the managed Prometheus running while the manifest in force asks for one. Without it costs nothing.
-
-Nothing here holds up serving: what is wrong is one event and a line of `status`, and is tried again.
-"""
+"""What a manifest wants to be looked at with, and the keepers of it: Prometheus and Grafana."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
-from orchestrator.adapters.prometheus_server import PrometheusFailed, PrometheusProcess, Settings
+from orchestrator.adapters.companions.companion import Companion
+from orchestrator.adapters.companions.containers import Containers
+from orchestrator.adapters.companions.grafana import GRAFANA, GrafanaSettings
+from orchestrator.adapters.companions.kinds import Kind, Settings
+from orchestrator.adapters.companions.prometheus import PROMETHEUS, PrometheusSettings
+from orchestrator.adapters.docker_engine import DockerEngine
+from orchestrator.adapters.engine import Engine
+from orchestrator.adapters.state_dir import StateDir
+from orchestrator.core import diff
+from orchestrator.loops.companions import CompanionKeeper
 from orchestrator.loops.journal import Journal
-from orchestrator.loops.tasks import wait_until_set
 from orchestrator.manifest import ObservabilityConfig
 
-CHECK_EVERY_S = 5.0
-IDLE_S = 3600.0
 
+class Observability:
+    """`config` is what the manifest in force says. On a Docker Engine they run in containers."""
 
-class PrometheusKeeper:
-    """`config` is what should be; `pid` of the managed server, `error` why there is none though it is wanted."""
-
-    def __init__(self, process: PrometheusProcess, journal: Journal, threads: ThreadPoolExecutor) -> None:
-        self._process = process
-        self._journal = journal
-        self._threads = threads
-        self._changed = asyncio.Event()
-        # Guards starting and ending.
-        self._lock = asyncio.Lock()
-        self._is_ending = False
-        self._may_run = True  # by an earlier control plane
+    def __init__(
+        self, state: StateDir, control_url: str, engine: Engine, journal: Journal, threads: ThreadPoolExecutor
+    ) -> None:
+        self._control = urlsplit(control_url).netloc
         self.config = ObservabilityConfig()
-        self.pid: int | None = None
-        self.error = ""
+
+        def keeper(kind: Kind) -> CompanionKeeper:
+            directory, log_file = state.root / kind.name, state.logs / f"{kind.name}.log"
+            if isinstance(engine, DockerEngine):
+                containers = Containers(engine.cluster, engine.calls)
+                return CompanionKeeper(
+                    Companion(kind, directory, log_file, containers, engine.images), journal, threads
+                )
+            return CompanionKeeper(Companion(kind, directory, log_file), journal, threads)
+
+        self.prometheus = keeper(PROMETHEUS)
+        self.grafana = keeper(GRAFANA)
+
+    @property
+    def keepers(self) -> tuple[CompanionKeeper, ...]:
+        return self.prometheus, self.grafana
 
     def want(self, config: ObservabilityConfig) -> None:
         self.config = config
-        self._changed.set()
+        for keeper in self.keepers:
+            keeper.want(self._settings(keeper.kind, config))
 
-    async def run(self) -> None:
-        while True:
-            self._changed.clear()
-            await self.ensure()
-            await wait_until_set(self._changed, CHECK_EVERY_S if self.config.is_managed else IDLE_S)
-
-    async def ensure(self) -> None:
-        """Has it run, or not, as the manifest says; remembers why it could not."""
-        async with self._lock:
-            if self._is_ending:
-                return
-            settings = settings_of(self.config)
-            if settings is None:
-                await self._end()
-            else:
-                await self._keep(settings)
+    def changes(self, config: ObservabilityConfig) -> tuple[diff.Change, ...]:
+        """What applying `config` would do."""
+        found = (_change(keeper.kind, keeper.wanted, self._settings(keeper.kind, config)) for keeper in self.keepers)
+        return tuple(change for change in found if change is not None)
 
     async def stop(self) -> None:
-        """For good: the cluster goes down."""
-        self._is_ending = True
-        async with self._lock:
-            await self._end()
+        """For good. Raises `EngineUnavailable` where that could not be done; call it again."""
+        await asyncio.gather(*(keeper.stop() for keeper in self.keepers))
 
-    async def _keep(self, settings: Settings) -> None:
-        loop = asyncio.get_running_loop()
-        self._may_run = True
-        self.pid = await loop.run_in_executor(self._threads, self._process.find, settings)
-        if self.pid is not None:
-            self.error = ""
-            return
-        before = await loop.run_in_executor(self._threads, self._process.running)
-        try:
-            self.pid = await loop.run_in_executor(self._threads, self._process.start, settings)
-        except PrometheusFailed as exc:
-            if str(exc) != self.error:
-                self._journal.record("prometheus_failed", str(exc), level="error")
-            self.error = str(exc)
-            return
-        self.error = ""
-        if self.pid != before:  # else it reads its configuration again: the control plane has another address
-            self._journal.record("prometheus_started", f"Prometheus answers at {settings.url} (process id {self.pid})")
-
-    async def _end(self) -> None:
-        self.error = ""
-        if not self._may_run:
-            return
-        had_one = await asyncio.get_running_loop().run_in_executor(self._threads, self._process.stop)
-        self.pid, self._may_run = None, False
-        if had_one:
-            self._journal.record("prometheus_stopped", "Prometheus ended; what it kept stays in the state directory")
+    def _settings(self, kind: Kind, config: ObservabilityConfig) -> Settings | None:
+        """What the managed one runs with; None without one."""
+        if kind is GRAFANA:
+            return GrafanaSettings(config.grafana_port, config.url) if config.is_grafana_managed else None
+        if not config.is_managed:
+            return None
+        return PrometheusSettings(config.prometheus_port, config.retention_s, config.max_disk_bytes, self._control)
 
 
-def settings_of(config: ObservabilityConfig) -> Settings | None:
-    """What the managed server runs with; None without one."""
-    if not config.is_managed:
+def _change(kind: Kind, before: Settings | None, after: Settings | None) -> diff.Change | None:
+    key = f"observability.{kind.name}"
+    if before == after:
         return None
-    return Settings(config.prometheus_port, config.retention_s, config.max_disk_bytes)
+    if after is None:
+        return diff.Change("-", kind.name, "end it; what it kept stays", f"{key} changed")
+    if before is None:
+        return diff.Change("+", kind.name, f"run it at {after.url}", f"{key} is managed")
+    old = before.facts()
+    causes = [f"{name} {old[name]} -> {value}" for name, value in after.facts().items() if old[name] != value]
+    return diff.Change("~", kind.name, "start it again with other settings", "; ".join(causes))

@@ -29,7 +29,7 @@ from orchestrator.core.errors import ConflictError, FleetError, NotFoundError
 from orchestrator.core.plan import Plan
 from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
-from orchestrator.loops.observability import PrometheusKeeper, settings_of
+from orchestrator.loops.observability import Observability
 from orchestrator.loops.prepare import Prepared, Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.routing import TableBoard
@@ -68,7 +68,7 @@ class Operations:
         preparer: Preparer,
         loop: ReconcileLoop,
         keeper: GatewayKeeper,
-        prometheus: PrometheusKeeper,
+        observability: Observability,
         board: TableBoard,
         journal: Journal,
         threads: ThreadPoolExecutor,
@@ -79,7 +79,7 @@ class Operations:
         self._preparer = preparer
         self._loop = loop
         self._keeper = keeper
-        self._prometheus = prometheus
+        self._observability = observability
         self._journal = journal
         self._threads = threads
         self._tasks = TaskGroup("operation")
@@ -95,7 +95,8 @@ class Operations:
         prepared = await self._on_thread(self._resolve, text, file, base_dir)
         changes = diff.preview(self._loop.desired, self._loop.foresee(prepared.desired), self._loop.observed)
         manifest = prepared.manifest
-        return (*changes, *self._gateway_change(manifest), *self._prometheus_change(manifest)), prepared.warnings
+        watched = self._observability.changes(manifest.observability)
+        return (*changes, *self._gateway_change(manifest), *watched), prepared.warnings
 
     def _resolve(self, text: str, file: str, base_dir: Path) -> Prepared:
         return self._preparer.resolve(self._preparer.load(text, file, base_dir))
@@ -110,18 +111,6 @@ class Operations:
         if before.has_address_of(after):
             sentence = "change the gateway's settings in a hot restart: no request is lost"
         return (diff.Change("~", "gateway", sentence, "; ".join(causes)),)
-
-    def _prometheus_change(self, manifest: manifests.Manifest) -> tuple[diff.Change, ...]:
-        before, after = settings_of(self._prometheus.config), settings_of(manifest.observability)
-        if before == after:
-            return ()
-        if after is None:
-            return (diff.Change("-", "prometheus", "end it; what it kept stays", "observability.prometheus changed"),)
-        if before is None:
-            return (diff.Change("+", "prometheus", f"run it at {after.url}", "observability.prometheus is managed"),)
-        old = before.facts()
-        causes = [f"{name} {old[name]} -> {value}" for name, value in after.facts().items() if old[name] != value]
-        return (diff.Change("~", "prometheus", "start it again with other settings", "; ".join(causes)),)
 
     # -- begin ----------------------------------------------------------------------------------------------
 
@@ -220,7 +209,7 @@ class Operations:
         """Makes a stored revision the one that runs."""
         manifest = manifests.load(revision.manifest, file=revision.file, base_dir=Path(revision.base_dir))
         self._keeper.want(listener_of(manifest, self._config))
-        self._prometheus.want(manifest.observability)
+        self._observability.want(manifest.observability)
         if manifest.gateway.is_open:
             # No apply makes one, but an earlier release did. Its gateway goes on; this release starts none like it.
             self._journal.record("gateway_open", (

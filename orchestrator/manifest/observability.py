@@ -19,8 +19,8 @@ class ObservabilityConfig:
             "managed, off, or the URL of a Prometheus server, such as http://127.0.0.1:9090",
             r"managed|off|https?://[^\s\x00-\x1f\x7f]+",
         ),
-        "`managed` runs the program `prometheus` beside the gateway, with everything configured; a URL names a server "
-        "of yours, which `modelfleet status` shows and the autoscaler may ask; `off` runs none.",
+        "`managed` runs one beside the gateway, with everything configured; a URL names a server of yours, which "
+        "`modelfleet status` shows and the autoscaler may ask; `off` runs none.",
         default=OFF,
     )
     prometheus_port: int = setting(
@@ -32,6 +32,16 @@ class ObservabilityConfig:
     max_disk_bytes: int = setting(
         Size(64 * MI, 1024 * GI), "Most disk of what it keeps; the oldest goes first.", default=2 * GI, key="max_disk"
     )
+    grafana: str = setting(
+        Text(
+            "managed, off, or the URL of a Grafana, such as http://127.0.0.1:3000",
+            r"managed|off|https?://[^\s\x00-\x1f\x7f]+",
+        ),
+        "`managed` runs one beside Prometheus, with its data source and our dashboards, for anybody on this machine to "
+        "look at; a URL names one of yours, which `modelfleet status` shows; `off` runs none.",
+        default=OFF,
+    )
+    grafana_port: int = setting(Integer(1, 65_535), "Where the managed one answers, always on loopback.", default=3000)
 
     @property
     def is_managed(self) -> bool:
@@ -43,3 +53,14 @@ class ObservabilityConfig:
         if self.is_managed:
             return f"http://127.0.0.1:{self.prometheus_port}"
         return "" if self.prometheus == OFF else self.prometheus
+
+    @property
+    def is_grafana_managed(self) -> bool:
+        return self.grafana == MANAGED
+
+    @property
+    def grafana_url(self) -> str:
+        """Where a Grafana answers, "" without one."""
+        if self.is_grafana_managed:
+            return f"http://127.0.0.1:{self.grafana_port}"
+        return "" if self.grafana == OFF else self.grafana

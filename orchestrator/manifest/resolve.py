@@ -23,6 +23,13 @@ Layer = dict[str, Any]
 # An image and a backend are one choice: the deepest layer that makes it takes away what the layers above chose.
 # A pinned digest is of one source.
 _DISPLACES = {"image": ("backend",), "backend": ("image", "port"), "source": ("sha256",)}
+# Fields that only a managed server of that name has.
+_OF_A_MANAGED = {
+    "prometheus_port": "prometheus",
+    "retention": "prometheus",
+    "max_disk": "prometheus",
+    "grafana_port": "grafana",
+}
 _VERSION_FIELDS = frozenset(settings_of(VersionConfig))
 _MODEL_FIELDS = frozenset(settings_of(ModelConfig))
 
@@ -205,23 +212,31 @@ def _check_autoscaler(autoscaler: Layer, observability: Layer, report: Report) -
 
 
 def _check_observability(observability: Layer, gateway: Layer, report: Report) -> None:
-    mode = observability.get("prometheus", OFF)
-    if mode is INVALID:
-        return
-    if mode == MANAGED:
-        port = observability.get("prometheus_port", settings_of(ObservabilityConfig)["prometheus_port"].default)
-        known = settings_of(GatewayConfig)
-        for field in ("port", "grpc_port", "metrics_port"):
-            if port is not INVALID and gateway.get(field, known[field].default) == port:
-                at = ("observability", "prometheus_port" if "prometheus_port" in observability else "prometheus")
-                report.add(at, f"prometheus_port and gateway.{field} are both {port}; each has its own; change one")
-        return
-    for field in observability.keys() - {"prometheus"}:
-        report.add(
-            ("observability", field),
-            "has an effect with `prometheus: managed` alone; write that, or remove it",
-            key=True,
-        )
+    modes = {name: observability.get(name, OFF) for name in ("prometheus", "grafana")}
+    for field, name in _OF_A_MANAGED.items():
+        if field in observability and modes[name] not in (MANAGED, INVALID):
+            rule = f"has an effect with `{name}: managed` alone; write that, or remove it"
+            report.add(("observability", field), rule, key=True)
+    if modes["grafana"] == MANAGED and modes["prometheus"] == OFF:
+        rule = "needs numbers to show; write `prometheus: managed` beside it, or the URL of a Prometheus"
+        report.add(("observability", "grafana"), f"{MANAGED!r} {rule}")
+    _check_observability_ports(observability, [name for name in modes if modes[name] == MANAGED], gateway, report)
+
+
+def _check_observability_ports(observability: Layer, managed: list[str], gateway: Layer, report: Report) -> None:
+    """Whoever listens on this machine has a port of its own."""
+    ours, theirs = settings_of(ObservabilityConfig), settings_of(GatewayConfig)
+    taken = {
+        f"gateway.{name}": gateway.get(name, theirs[name].default) for name in ("port", "grpc_port", "metrics_port")
+    }
+    for name in managed:
+        field = f"{name}_port"
+        port = observability.get(field, ours[field].default)
+        for other, number in taken.items():
+            if port is not INVALID and number == port:
+                at = ("observability", field if field in observability else name)
+                report.add(at, f"{field} and {other} are both {port}; each has its own; change one")
+        taken[field] = port
 
 
 def _check_process_engine(manifest: Layer, models: Layer, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.fakes import grafana
 from tests.integration.cluster import Cluster, fleet, pick_port, until
 
 pytestmark = pytest.mark.timeout(180)
@@ -21,6 +23,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One cluster for the module: a model that is awake, and one that sleeps with a replica in standby."""
     found = Cluster(tmp_path_factory.mktemp("observed"), f"test-{secrets.token_hex(4)}", pick_port)
     try:
+        programs = found.root / "programs"
+        programs.mkdir()
+        found.environ["PATH"] = f"{grafana.install(programs)}:{os.environ['PATH']}"
         found.start()
         found.write_model("iris")
         found.write_model("sleepy")
@@ -118,7 +123,7 @@ class TestAManagedPrometheus:
         roles = until("it scrapes all three", lambda: _roles_up(port, 3), 40)
         assert roles == {"control_plane", "gateway", "replica"}
         assert shared.get("/status")["prometheus"] == {
-            "mode": "managed", "url": f"http://127.0.0.1:{port}", "pid": pid, "error": "",
+            "mode": "managed", "url": f"http://127.0.0.1:{port}", "pid": pid, "container": "", "note": "", "error": "",
         }  # fmt: skip
         until("the autoscaler reads it", lambda: _reads_prometheus(shared), 20)
         assert ask(port, '{__name__=~".+", exported_cluster!=""} or {__name__=~".+", exported_model!=""}') == []
@@ -161,6 +166,44 @@ class TestAManagedPrometheus:
             assert shared.predict("iris") == 1.0
         until("it is tried again", lambda: pid_of_prometheus(shared), 40)
         # `Cluster.close` of the fixture fails if `down` leaves it behind.
+
+
+class TestAManagedGrafana:
+    """The program is a stand-in, tests/fakes/grafana.py: there is none to be had here."""
+
+    def test_shows_a_prometheus_of_ones_own_is_adopted_and_ends_with_the_manifest(self, shared: Cluster) -> None:
+        port = pick_port()
+        asked = {"prometheus": "http://anna:hush@127.0.0.1:9", "grafana": "managed", "grafana_port": port}
+
+        shared.apply(manifest(observability=asked))
+
+        pid = until("it runs", lambda: shared.get("/status")["grafana"]["pid"], 40)
+        status = shared.get("/status")
+        assert status["grafana"]["url"] == f"http://127.0.0.1:{port}"
+        assert "hush" not in str(status)
+        seen = httpx.get(f"http://127.0.0.1:{port}/seen", trust_env=False).json()
+        (source,) = seen["datasources"]
+        assert (source["url"], source["basicAuthUser"]) == ("http://127.0.0.1:9", "anna")
+        assert {each["folder"] for each in seen["dashboards"]} <= {"Modelfleet"}
+        (check,) = [each for each in shared.get("/doctor") if each["name"] == "grafana"]
+        assert check["ok"], check
+
+        shared.kill()
+        shared.api_port = pick_port()
+        shared.start()
+        assert until("it is adopted", lambda: shared.get("/status")["grafana"]["pid"], 40) == pid
+
+        shared.apply(manifest())
+        until("it ended", lambda: not psutil.pid_exists(pid), 40)
+        assert shared.get("/status")["grafana"]["mode"] == "off"
+        kinds = [event["kind"] for event in shared.get("/events", limit=1000) if "grafana" in event["kind"]]
+        assert kinds == ["grafana_started", "grafana_stopped"]
+
+    def test_without_numbers_to_show_is_refused_with_what_to_write(self, shared: Cluster) -> None:
+        answer = shared.api("POST", "/plan", json=shared.request(manifest(observability={"grafana": "managed"})))
+
+        assert answer.status_code == 422
+        assert "needs numbers to show; write `prometheus: managed` beside it" in answer.text
 
 
 def _roles_up(port: int, count: int) -> set[str] | None:

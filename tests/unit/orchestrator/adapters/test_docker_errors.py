@@ -149,6 +149,16 @@ class TestBase:
         assert "apt-get install mmdebstrap" in sentence
         assert "MODELFLEET_BASE_IMAGE" in sentence
 
+    def test_a_pull_that_fails_after_it_began_is_said(
+        self, calls_to: Callable[[Answers], DockerCalls], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun = [{"status": "Pulling from library/python"}, {"error": "unexpected EOF"}]
+        calls = calls_to({("POST", "/images/create"): (200, begun)})
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+        with pytest.raises(RuntimeBuildFailed, match=r"python:3.12-slim is not here and pull failed: unexpected EOF"):
+            ImageBuilder(tmp_path, None, calls, {}).ensure(RuntimeRequest(backend="python"))
+
     def test_a_name_is_stable_while_there_is_no_base_yet(
         self, calls_to: Callable[[Answers], DockerCalls], tmp_path: Path
     ) -> None:

@@ -96,28 +96,46 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("prometheus", "line"),
         [
-            (s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090", pid=7), "metrics  http://127.0.0.1:9090"),
+            (s.CompanionStatus(mode="managed", url="http://127.0.0.1:9090", pid=7), "metrics  http://127.0.0.1:9090"),
             (
-                s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090"),
+                s.CompanionStatus(mode="managed", url="http://127.0.0.1:9090"),
                 "metrics  http://127.0.0.1:9090  starting",
             ),
             (
-                s.PrometheusStatus(mode="managed", url="http://127.0.0.1:9090", error="no program"),
+                s.CompanionStatus(mode="managed", url="http://127.0.0.1:9090", error="no program"),
                 "metrics  no program",
             ),
-            (s.PrometheusStatus(mode="url", url="http://elsewhere:9090"), "metrics  http://elsewhere:9090"),
+            (
+                s.CompanionStatus(mode="managed", url="http://127.0.0.1:9090", note="pulling prom/prometheus:v3.5.0"),
+                "metrics  http://127.0.0.1:9090  starting: pulling prom/prometheus:v3.5.0",
+            ),
+            (
+                s.CompanionStatus(mode="managed", url="http://127.0.0.1:9090", container="mf-shop-prometheus"),
+                "metrics  http://127.0.0.1:9090",
+            ),
+            (s.CompanionStatus(mode="url", url="http://elsewhere:9090"), "metrics  http://elsewhere:9090"),
         ],
     )
     def test_shows_where_prometheus_answers_or_why_not(
-        self, api: FakeAdminApi, world: World, run: Run, prometheus: s.PrometheusStatus, line: str
+        self, api: FakeAdminApi, world: World, run: Run, prometheus: s.CompanionStatus, line: str
     ) -> None:
         status = world.status().model_copy(update={"prometheus": prometheus})
         world.status = lambda: status  # type: ignore[method-assign]
 
         assert line in run("status").stdout.splitlines()
 
-    def test_says_nothing_of_a_prometheus_that_is_off(self, api: FakeAdminApi, run: Run) -> None:
-        assert "metrics" not in run("status").stdout
+    def test_shows_where_grafana_answers(self, api: FakeAdminApi, world: World, run: Run) -> None:
+        grafana = s.CompanionStatus(mode="managed", url="http://127.0.0.1:3000", pid=8)
+        status = world.status().model_copy(update={"grafana": grafana})
+        world.status = lambda: status  # type: ignore[method-assign]
+
+        assert "grafana  http://127.0.0.1:3000" in run("status").stdout.splitlines()
+
+    def test_says_nothing_of_what_is_off(self, api: FakeAdminApi, run: Run) -> None:
+        said = run("status").stdout
+
+        assert "metrics" not in said
+        assert "grafana" not in said
 
 
 class TestStatusOnATerminal:
