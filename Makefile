@@ -118,6 +118,10 @@ format: setup ## Format the code and mend what can be mended by itself
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
+.PHONY: dashboards
+dashboards: setup ## Write configs/grafana/dashboards/*.json anew from scripts/dashboards/
+	@$(VENV_PYTHON) -m scripts.dashboards
+
 .PHONY: lock
 lock: setup ## Pin the dependencies anew (UPGRADE=1 takes newer releases)
 	@sh scripts/lock.sh

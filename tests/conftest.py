@@ -1,9 +1,9 @@
 """What every test may rely on: markers for what it needs, no way out of the machine, and names and ports of one's own.
 
 A test that needs a Docker Engine is marked `docker`. Without an engine it fails where one is required (CI, or
-MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. So is one that is marked `prometheus`, for the
-programs of that name: CI has them. Tests under unit/ and protocol/ may connect
-to this machine alone. Nothing here starts anything.
+MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. So are those that are marked `prometheus` or
+`npm`, for the programs of that name: CI has them. Tests under unit/ and protocol/ may connect to this machine alone.
+Nothing here starts anything.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import docker
 import hypothesis
@@ -40,10 +41,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(sentence, pytrace=False)
         pytest.skip(sentence)
     if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
-        sentence = "prometheus and promtool are not installed; `apt-get install prometheus`"
-        if os.environ.get("CI"):
-            pytest.fail(sentence, pytrace=False)
-        pytest.skip(sentence)
+        fail_or_skip("prometheus and promtool are not installed; `apt-get install prometheus`")
+    if item.get_closest_marker("npm") and not (shutil.which("npm") and shutil.which("node")):
+        fail_or_skip("npm and node are not installed; `apt-get install npm`")
+
+
+def fail_or_skip(sentence: str) -> NoReturn:
+    """CI has what tests need; elsewhere they say what they miss."""
+    if os.environ.get("CI"):
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
 
 
 @functools.cache

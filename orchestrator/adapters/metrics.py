@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from orchestrator.adapters.engine import ReplicaUsage
 from orchestrator.adapters.metrics_replicas import ReplicaMetrics
 from orchestrator.core.entities import VersionKey
+from orchestrator.core.states import ReplicaState
 from router.contract import BUCKETS_S
 
 _VERSION = ("model", "version")
@@ -27,6 +28,7 @@ _TURN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 # Long enough for every scraper to have seen the last counts.
 RETIRED_AFTER_S = 300.0
 _DIRECTIONS = ("up", "down")
+STANDBY = str(ReplicaState.STANDBY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,8 @@ class Metrics:
         for version in versions:
             self._last_seen[version.key] = now
             self._begin(version.key)
+            if STANDBY in version.states:
+                self._wakes.labels(version.key.model, version.key.version)  # not of all: it has fifteen series
             self._set_levels(version)
         for source, age_s in signal_ages:
             self._signal_age.labels(source).set(age_s)

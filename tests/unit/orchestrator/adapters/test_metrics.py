@@ -54,6 +54,13 @@ def test_shows_counters_of_a_version_from_zero_before_anything_happens() -> None
 
     assert found["modelfleet_replica_failures_total", LABELS] == 0
     assert found["modelfleet_cold_start_seconds_count", LABELS] == 0
+    assert ("modelfleet_wake_seconds_count", LABELS) not in found
+
+
+def test_shows_wakes_from_zero_where_a_replica_stands_by() -> None:
+    found = shown(Metrics(), VersionLevels(IRIS, {"standby": 1}, 0))
+
+    assert found["modelfleet_wake_seconds_count", LABELS] == 0
 
 
 def test_has_no_series_of_when_others_began() -> None:
