@@ -12,7 +12,6 @@ import functools
 import os
 import secrets
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +19,8 @@ from typing import NoReturn
 import docker
 import hypothesis
 import pytest
+
+from tests.fakes import ports
 
 TESTS = Path(__file__).parent
 # The machine is shared and slow at times: how long one example takes says nothing of the code.
@@ -29,7 +30,10 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    shared = {item.path for item in items if item.get_closest_marker("docker")}
     for item in items:
+        # Of a run in several processes (`pytest -n 2`) one has all that uses the engine; the others take file by file.
+        item.add_marker(pytest.mark.xdist_group("engine" if item.path in shared else str(item.path)))
         if item.path.is_relative_to(TESTS / "unit") or item.path.is_relative_to(TESTS / "protocol"):
             item.add_marker(pytest.mark.allow_hosts(LOOPBACK))
 
@@ -84,15 +88,4 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Gives a port that nobody listens on; each call another one."""
-    given: set[int] = set()
-
-    def pick() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = int(probe.getsockname()[1])
-            if port not in given:
-                given.add(port)
-                return port
-
-    return pick
+    return ports.free_port

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.ports import free_port
+
 DEADLINE_S = 40.0
 
 
@@ -101,11 +103,6 @@ class Replica:
         return httpx.post(
             f"{self.url}/v2/models/{self.model}/infer", json={"inputs": [tensor], **fields}, timeout=DEADLINE_S
         )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def until_deadline(pause_s: float = 0.02) -> Iterator[None]:

@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -23,6 +22,10 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+
+from tests.fakes.ports import free_port as pick_port
+
+__all__ = ["BODY", "MODEL", "REPOSITORY", "Cluster", "Load", "fleet", "pick_port", "until"]
 
 T = TypeVar("T")
 
@@ -51,13 +54,6 @@ def until(what: str, ask: Callable[[], T | None], within_s: float = 20.0) -> T:
             return answer
         time.sleep(0.02)
     raise AssertionError(f"not within {within_s:g} s: {what}")
-
-
-def pick_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cluster:
