@@ -35,13 +35,15 @@ STANDBY = str(ReplicaState.STANDBY)
 class VersionLevels:
     """One version's replicas now: how many are in each state, and how many should be awake.
 
-    `most` may be awake (None: its number is fixed); `latency_s` is its objective, to be met by `share` of the requests.
+    `most` may be awake (None: its number is fixed); `cost_per_hour` is what these cost (None: there are no prices);
+    `latency_s` is its objective, to be met by `share` of the requests.
     """
 
     key: VersionKey
     states: dict[str, int]
     desired: int
     most: int | None = None
+    cost_per_hour: float | None = None
     latency_s: float | None = None
     share: float = 0.95
 
@@ -102,6 +104,21 @@ class Metrics:
             _VERSION,
             registry=self._registry,
         )
+        self._cost = Counter(
+            "modelfleet_cost_total",
+            "What replicas cost, in the manifest's currency, by what they ask for.",
+            _VERSION,
+            registry=self._registry,
+        )
+        self._idle_cost = Counter(
+            "modelfleet_idle_cost_total",
+            "The part of modelfleet_cost_total of replicas that had no request inside.",
+            _VERSION,
+            registry=self._registry,
+        )
+        self._cost_per_hour = Gauge(
+            "modelfleet_cost_per_hour", "What runs now costs an hour.", _VERSION, registry=self._registry
+        )
         self._oom_kills = Counter(
             "modelfleet_oom_kills_total",
             "Replicas that ended because a process of theirs needed more memory than the limit.",
@@ -160,6 +177,11 @@ class Metrics:
         self._counted.add(key)
         self._oom_kills.labels(key.model, key.version).inc()
 
+    def spent(self, key: VersionKey, cost: float, idle_cost: float) -> None:
+        self._counted.add(key)
+        self._cost.labels(key.model, key.version).inc(cost)
+        self._idle_cost.labels(key.model, key.version).inc(idle_cost)
+
     def turned(self, seconds: float, engine_answered: bool = True) -> None:
         self._turns.observe(seconds)
         if not engine_answered:
@@ -191,8 +213,8 @@ class Metrics:
             self._shows_revision = True
 
     def _set(self, versions: Iterable[VersionLevels], signal_ages: Iterable[tuple[str, float]], now: float) -> None:
-        levels = (self._replicas, self._desired, self._most, self._slo_latency, self._slo_share, self._slo_bucket)
-        for gauge in (*levels, self._signal_age):
+        counts = (self._replicas, self._desired, self._most, self._cost_per_hour)
+        for gauge in (*counts, self._slo_latency, self._slo_share, self._slo_bucket, self._signal_age):
             gauge.clear()
         counted, self._counted = self._counted, set()
         self._last_seen.update(dict.fromkeys(counted, now))
@@ -213,6 +235,10 @@ class Metrics:
             self._replicas.labels(*labels, state).set(count)
         if version.most is not None:
             self._most.labels(*labels).set(version.most)
+        if version.cost_per_hour is not None:
+            self._cost_per_hour.labels(*labels).set(version.cost_per_hour)
+            self._cost.labels(*labels)  # from zero, as the others, but only once there are prices
+            self._idle_cost.labels(*labels)
         if version.latency_s is not None:
             self._slo_latency.labels(*labels).set(version.latency_s)
             self._slo_share.labels(*labels).set(version.share)
@@ -235,7 +261,8 @@ class Metrics:
 
     def _end(self, key: VersionKey) -> None:
         labels = key.model, key.version
-        for metric in (self._failures, self._cold_starts, self._wakes, self._replica_seconds, self._oom_kills):
+        counters = (self._failures, self._replica_seconds, self._oom_kills, self._cost, self._idle_cost)
+        for metric in (*counters, self._cold_starts, self._wakes):
             metric.remove(*labels)
         for direction in _DIRECTIONS:
             self._decisions.remove(*labels, direction)

@@ -1,7 +1,7 @@
 """The store: what was asked for and what happened, in one SQLite file (WAL). What runs is the engine's to say.
 
-With `store_scaling.py` the only importer of SQLAlchemy. Every method is one short transaction and never touches the
-network; callers on the event loop run it directly, for each takes well under a millisecond.
+With `store_scaling.py` and `store_cost.py` the only importer of SQLAlchemy. Every method is one short transaction and
+never touches the network; callers on the event loop run it directly, for each takes well under a millisecond.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from orchestrator.adapters.store_cost import CostStore
 from orchestrator.adapters.store_scaling import ScalingStore
 from orchestrator.core.entities import Desired
 from orchestrator.core.errors import ConflictError, UserError
@@ -154,6 +155,7 @@ class Store:
         try:
             metadata.create_all(self._engine)
             self.scaling = ScalingStore(self._engine)
+            self.cost = CostStore(self._engine)
         except DatabaseError as exc:
             raise UserError(
                 f"state database {path}: {exc.orig}; it must be a SQLite file made by modelfleet; move it away "

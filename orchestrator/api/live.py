@@ -153,7 +153,7 @@ def _row(
         traffic=model.traffic if model else {}, ready=ready, desired=desired, standby=standby,
         rate_per_s=found.rate_per_s, error_ratio=found.error_ratio, p50_ms=found.p50_ms, p95_ms=found.p95_ms,
         p99_ms=found.p99_ms, slo_ms=slo_ms, slo_percentile=slo_percentile, queued=found.queued,
-        in_flight=found.in_flight, cost_per_hour=None, paused=False,
+        in_flight=found.in_flight, cost_per_hour=control.cost.hourly(name), paused=False,
     )  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def _totals(control: ControlPlane, rows: Mapping[str, FleetRow], now: float) -> 
         standby=sum(row.standby for row in rows.values()),
         queued=found.queued,
         in_flight=found.in_flight,
-        cost_per_hour=None,
+        cost_per_hour=control.cost.hourly(),
     )
 
 
@@ -255,7 +255,7 @@ def _version(
         ready=verdict.ready, desired=verdict.desired, standby=verdict.standby,
         rate_per_s=found.rate_per_s, error_ratio=found.error_ratio, p50_ms=found.p50_ms, p95_ms=found.p95_ms,
         p99_ms=found.p99_ms, queue_p95_ms=found.queue_p95_ms, model_p95_ms=found.model_p95_ms, queued=found.queued,
-        in_flight=found.in_flight, cost_per_hour=None,
+        in_flight=found.in_flight, cost_per_hour=control.cost.hourly(key.model, key.version),
         replicas=[_replica(control, each, wanted, report) for each in control.loop.observed.of(key)],
     )  # fmt: skip
 

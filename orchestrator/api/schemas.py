@@ -186,6 +186,59 @@ class ClusterStatus(Schema):
     grafana: CompanionStatus = CompanionStatus()
 
 
+class Prices(Schema):
+    """`currency` is a label, "" for none."""
+
+    cpu_hour: float
+    memory_gib_hour: float
+    currency: str = ""
+
+
+class CostRow(Schema):
+    """What replicas took, of one model or version, or from `start` on (None: of all the time that was asked about).
+
+    Hours are of replicas that were awake, of standby, of the cores and GiB that they asked for. `cost` and `idle_cost`
+    (no request was inside, or standby) are None without prices; `unpriced_hours` are in neither. `idle_share` is the
+    part of the awake time without a request inside (None: nobody knows). In `unknown_hours` replicas may have run while
+    no control plane was there to see: they are in nothing else.
+    """
+
+    model: str = ""
+    version: str = ""
+    start: float | None = None
+    replica_hours: float
+    standby_hours: float
+    cpu_hours: float
+    memory_gib_hours: float
+    unknown_hours: float
+    unpriced_hours: float
+    cost: float | None
+    idle_cost: float | None
+    idle_share: float | None
+    predictions: int
+    cost_per_1000: float | None
+
+
+CostBy = Literal["model", "version", "day", "hour"]
+
+
+class CostReport(Schema):
+    """`since` is what the sums really begin with: the stretch of time that the moment asked for lies in counts whole.
+
+    `prices` are those in force (None: there are none), `cost_per_hour` what runs now costs at them. `advice` says what
+    idles most and what to do about it, "" where nothing does.
+    """
+
+    since: float
+    until: float
+    by: CostBy
+    prices: Prices | None
+    cost_per_hour: float | None
+    rows: list[CostRow]
+    total: CostRow
+    advice: str = ""
+
+
 class Event(Schema):
     """Something that happened, with its reason in words. `id` grows; ask for those after one."""
 

@@ -110,6 +110,10 @@ class Client:
     def console_link(self) -> schemas_console.ConsoleLink:
         return cast("schemas_console.ConsoleLink", self._call("POST", "/console/links"))
 
+    def cost(self, *, since: float, model: str, by: str) -> schemas.CostReport:
+        query: dict[str, Any] = {"since": since, "by": by, **({"model": model} if model else {})}
+        return cast("schemas.CostReport", self._call("GET", "/cost", **query))
+
     def doctor(self) -> list[schemas.Check]:
         return cast("list[schemas.Check]", self._call("GET", "/doctor", timeout_s=60))
 

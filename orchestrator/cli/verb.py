@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Output(StrEnum):
     table = "table"
     json = "json"
+    csv = "csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Session:
     def __init__(self, options: Globals) -> None:
         self.state_dir = options.state_dir.expanduser().absolute() if options.state_dir else default_state_dir()
         self.json = options.output is Output.json
+        self.csv = options.output is Output.csv
         self.quiet = options.quiet
         self.out = Screen(sys.stdout, color=not options.no_color)
         self.err = Screen(sys.stderr, color=not options.no_color)
@@ -92,7 +94,7 @@ class Session:
     @property
     def tells(self) -> bool:
         """Whether words about progress are wanted on standard output."""
-        return not (self.json or self.quiet)
+        return not (self.json or self.csv or self.quiet)
 
     def say(self, *spans: str | tuple[str, str]) -> None:
         if self.tells:
@@ -133,8 +135,9 @@ class Verb(Protocol):
     def __call__(self, *args: Any, **given: Any) -> int: ...
 
 
-def verb(*examples: str) -> Callable[[Callable[..., int | None]], Verb]:
-    """Makes a function a verb: with the global options, a `Session`, and an exit code for what it raises."""
+def verb(*examples: str, csv: bool = False) -> Callable[[Callable[..., int | None]], Verb]:
+    """Makes a function a verb: with the global options, a `Session`, and an exit code for what it raises. `csv`: it can
+    print that too."""
 
     def decorate(run: Callable[..., int | None]) -> Verb:
         @functools.wraps(run)
@@ -143,7 +146,10 @@ def verb(*examples: str) -> Callable[[Callable[..., int | None]], Verb]:
         ) -> int:
             outer = ctx.find_root().obj
             options = Globals(state_dir, output, no_color, quiet)
-            return _run(Session(options.under(outer if isinstance(outer, Globals) else Globals())), run, given)
+            session = Session(options.under(outer if isinstance(outer, Globals) else Globals()))
+            if session.csv and not csv:
+                return session.fail(UsageError("--output csv: this verb has tables and JSON alone", hint="try -o json"))
+            return _run(session, run, given)
 
         signature = _with_globals(inspect.signature(run, eval_str=True))
         command.__signature__ = signature  # type: ignore[attr-defined]

@@ -64,6 +64,7 @@ def _of_cluster(before: Desired, after: Desired) -> Iterator[Change]:
     for target, old, new in (
         ("cluster", before.limits, after.limits),
         ("autoscaler", before.signals, after.signals),
+        ("pricing", before.pricing, after.pricing),
     ):
         if causes := list(_keys("", asdict(old), asdict(new))):
             yield Change("~", target, "change settings, no restart", "; ".join(causes))

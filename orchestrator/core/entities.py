@@ -177,6 +177,22 @@ class SignalSource:
     prometheus: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What an hour of one core and of one GiB costs, as replicas ask for them. All zero: nobody has said.
+
+    `currency` is a label for people, "" for none.
+    """
+
+    cpu_hour: float = 0.0
+    memory_gib_hour: float = 0.0
+    currency: str = ""
+
+    @property
+    def is_set(self) -> bool:
+        return self.cpu_hour > 0 or self.memory_gib_hour > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredVersion(RouteSettings):
     """A version that should run: `replicas` copies of `spec`, and `standby` more that are loaded and paused.
@@ -228,6 +244,7 @@ class Desired:
     models: Mapping[str, DesiredModel] = field(default_factory=dict)
     limits: ClusterLimits = ClusterLimits()
     signals: SignalSource = SignalSource()
+    pricing: Pricing = Pricing()
 
     def versions(self) -> dict[VersionKey, DesiredVersion]:
         return {v.key: v for m in self.models.values() for v in m.versions.values()}

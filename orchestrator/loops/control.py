@@ -28,10 +28,11 @@ from orchestrator.adapters.signals import Source
 from orchestrator.adapters.state_dir import StateDir
 from orchestrator.adapters.store import Store
 from orchestrator.config import ENGINES, VERSION, Config
-from orchestrator.core.entities import SignalSource
+from orchestrator.core.entities import Resources, SignalSource
 from orchestrator.core.errors import ConflictError, UnavailableError
 from orchestrator.core.plan import Policy
 from orchestrator.loops.autoscale import Autoscaler
+from orchestrator.loops.cost import CostKeeper
 from orchestrator.loops.ejections import EjectionWatch
 from orchestrator.loops.executor import Executor
 from orchestrator.loops.journal import Journal
@@ -111,10 +112,19 @@ class ControlPlane:
             self.loop, self.targets, self.signals, self.store.scaling, self.journal, self.metrics,
             sources=self._sources_of_signals, ensure=self.operations.ensure_runtime,
         )  # fmt: skip
+        self.cost = CostKeeper(
+            self.loop, self.store.cost, self.metrics,
+            report=lambda: self.ejections.report, readings=lambda: self.signals.latest, specs=self._specs,
+        )  # fmt: skip
         self.waking = Waking(self.loop, self.targets, self.journal, choose=self.autoscaler.wake)
 
     def _wake(self) -> None:
         self.loop.wake()
+
+    def _specs(self) -> dict[str, Resources]:
+        """What replicas of all revisions that are remembered ask for, by the digest of what they were started from."""
+        versions = (v for r in self.store.revisions() for v in r.desired.versions().values())
+        return {version.digest: version.spec.resources for version in versions}
 
     def _note_unpaused(self, replica_id: str) -> None:
         self.loop.note_unpaused(replica_id)
@@ -174,6 +184,7 @@ class ControlPlane:
             for keeper in self.observability.keepers
         ]
         self._tasks.spawn(forever("autoscale", self.autoscaler.run), name="autoscale")
+        self._tasks.spawn(forever("cost", self.cost.run), name="cost")
         self._tasks.spawn(forever("resources", self.resources.run), name="resources")
         self._watch_engine()
 
@@ -190,6 +201,7 @@ class ControlPlane:
             task.cancel()
         await self.keeper.stop()
         await self._tear_down()
+        self.cost.end(time.time())
         self.stopped.set()
 
     @retry(
@@ -218,6 +230,7 @@ class ControlPlane:
         self.preparer.close()
         await self.operations.close()
         await self._tasks.cancel()
+        self.cost.write()
         await self.executor.close()
 
     def _forget_engine(self) -> None:

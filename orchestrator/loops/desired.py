@@ -17,6 +17,7 @@ from orchestrator.core.entities import (
     DesiredModel,
     DesiredVersion,
     ModelSettings,
+    Pricing,
     RateLimit,
     ReplicaSpec,
     Resources,
@@ -48,6 +49,7 @@ def build(manifest: Manifest, resolved: Resolved) -> Desired:
     return Desired(
         models={name: _model(name, m, resolved, body_bytes) for name, m in manifest.models.items()},
         limits=ClusterLimits(cluster.max_cpus, cluster.max_memory_bytes, cluster.max_starting),
+        pricing=Pricing(**asdict(manifest.pricing)),
         signals=SignalSource(autoscaler.source, autoscaler.prometheus or manifest.observability.url),
     )
 

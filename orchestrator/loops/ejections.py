@@ -14,6 +14,7 @@ from orchestrator.core.entities import Observed
 from orchestrator.loops.journal import Journal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober
+from router.contract import GatewayReport
 
 LOOK_EVERY_S = 1.0
 # A report of 10,000 models is work for the gateway: looking takes at most this share of the time.
@@ -37,6 +38,12 @@ class EjectionWatch:
         self._journal = journal
         self._observed = observed
         self._changed = changed
+        self._report: GatewayReport | None = None
+
+    @property
+    def report(self) -> GatewayReport | None:
+        """What the gateway said when it was asked last; None: it did not answer."""
+        return self._report
 
     async def run(self) -> None:
         while True:
@@ -46,7 +53,7 @@ class EjectionWatch:
 
     async def look(self) -> None:
         """A gateway that does not answer says nothing of anybody: what it said last stays."""
-        report = await self._keeper.report()
+        report = self._report = await self._keeper.report()
         if report is None:
             return
         found = self._prober.note_ejected(report.ejected, time.monotonic())

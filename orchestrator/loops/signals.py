@@ -140,6 +140,11 @@ class Signals:
         """The name of the source that counts, "" while none does."""
         return self._active.name if self._active else ""
 
+    @property
+    def latest(self) -> Round | None:
+        """The newest round of the source that counts; None while none does."""
+        return self._active.latest if self._active else None
+
     def use(self, sources: Iterable[Source]) -> None:
         """These sources from now on; nothing of them is known yet."""
         self._states = [SourceState(source) for source in sources]

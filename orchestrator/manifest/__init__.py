@@ -16,6 +16,7 @@ from orchestrator.manifest.model import (
     VersionConfig,
 )
 from orchestrator.manifest.observability import ObservabilityConfig
+from orchestrator.manifest.pricing import PricingConfig
 from orchestrator.manifest.routing import QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig, ScheduleConfig
 from orchestrator.manifest.schema import json_schema
@@ -39,6 +40,7 @@ __all__ = [
     "ManifestError",
     "ModelConfig",
     "ObservabilityConfig",
+    "PricingConfig",
     "QueueConfig",
     "RateLimitConfig",
     "ResourcesConfig",

@@ -32,7 +32,7 @@ _METADATA = "setting"
 # Keys of the design that come in later releases. Refused by name, so that nobody believes in a field that does nothing.
 # fmt: off
 NOT_YET = frozenset({
-    "pricing", "swarm", "rollout", "canary", "autoscaling",
+    "swarm", "rollout", "canary", "autoscaling",
     "accelerators", "gpus",
 })
 # fmt: on

@@ -21,6 +21,7 @@ from orchestrator.manifest.groups import Group, GroupOrText, ListOf, MapOf, OrNu
 from orchestrator.manifest.kinds import DAY_S, GI, MI, Choice, Flag, Integer, Number, Size, Text
 from orchestrator.manifest.nodes import START, Mapping, Node, locate
 from orchestrator.manifest.observability import ObservabilityConfig
+from orchestrator.manifest.pricing import PricingConfig
 from orchestrator.manifest.routing import BALANCES, STICKY, QueueConfig, RateLimitConfig, RetryConfig, ShadowConfig
 from orchestrator.manifest.scaling import AutoscalerConfig, ClusterConfig, ScalingConfig
 from orchestrator.manifest.secrets import ENV_NAME, SecretKind, SecretRef
@@ -206,6 +207,9 @@ class Manifest:
     )
     observability: ObservabilityConfig = setting(
         Group(ObservabilityConfig), "What watches the cluster.", factory=ObservabilityConfig
+    )
+    pricing: PricingConfig = setting(
+        Group(PricingConfig, not_yet=frozenset({"gpu_hour"})), "What replicas cost.", factory=PricingConfig
     )
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)

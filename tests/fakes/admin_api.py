@@ -116,6 +116,23 @@ def key(name: str, **facts: Any) -> s.Key:
     return s.Key(**{**base, **facts})
 
 
+def cost_row(**facts: Any) -> s.CostRow:
+    base: dict[str, Any] = {
+        "replica_hours": 48.0, "standby_hours": 0.0, "cpu_hours": 96.0, "memory_gib_hours": 24.0, "unknown_hours": 0.0,
+        "unpriced_hours": 0.0, "cost": 3.96, "idle_cost": 2.97, "idle_share": 0.75, "predictions": 12_345,
+        "cost_per_1000": 0.3208,
+    }  # fmt: skip
+    return s.CostRow(**{**base, **facts})
+
+
+def cost_report(*rows: s.CostRow, **facts: Any) -> s.CostReport:
+    base: dict[str, Any] = {
+        "since": 1_795_600_000.0, "until": 1_795_686_400.0, "by": "model", "cost_per_hour": 0.165, "rows": list(rows),
+        "total": cost_row(), "prices": s.Prices(cpu_hour=0.04, memory_gib_hour=0.005, currency="EUR"),
+    }  # fmt: skip
+    return s.CostReport(**{**base, **facts})
+
+
 @dataclass
 class World:
     """What the control plane knows. `steps` is what asking for the operation answers, the last one for ever."""
@@ -132,6 +149,7 @@ class World:
     refusals: dict[str, Refused] = field(default_factory=dict)
     keys: list[s.Key] = field(default_factory=list)
     keys_in_force: bool = True
+    cost: s.CostReport = field(default_factory=lambda: cost_report(cost_row(model="iris")))
     decisions: list[s.ScaleDecision] = field(default_factory=list)
     signals: s.SignalsStatus = field(default_factory=s.SignalsStatus)
     engine: str = "process"
@@ -273,6 +291,9 @@ class FakeAdminApi:
         found = next(each for each in self.world.keys if each.id == id_)
         self.world.keys.remove(found)
         return s.KeyRevoked(key=found, in_force=self.world.keys_in_force)
+
+    def _get_cost(self, call: Call) -> Any:
+        return self.world.cost
 
     def _get_doctor(self, call: Call) -> Any:
         return self.world.checks

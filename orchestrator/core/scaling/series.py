@@ -88,7 +88,8 @@ def _nothing(known: Iterable[Reading], at: float, began_at: float | None) -> Rea
     bounds: tuple[float, ...] = next((r.request.bounds for r in known if r.request is not None), (math.inf,))
     none = Buckets(bounds, (0.0,) * len(bounds), 0.0)
     return Reading(
-        at=at, arrivals=0.0, answered=0.0, failed=0.0, errors=0.0, shed=0.0, queued=0.0, in_flight=0.0, request=none,
+        at=at, arrivals=0.0, answered=0.0, failed=0.0, errors=0.0, shed=0.0, succeeded=0.0, queued=0.0, in_flight=0.0,
+        request=none,
         model=none, began_at=began_at,
     )  # fmt: skip
 
@@ -102,12 +103,15 @@ class _Numbers:
     failed: float = 0.0
     errors: float = 0.0
     shed: float = 0.0
+    succeeded: float = 0.0
     buckets: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, series: Series, value: float) -> None:
         match series.name:
             case "modelfleet_requests_total":
                 self.answered += value
+                if series.detail.startswith("2"):
+                    self.succeeded += value
                 if series.detail in BROKEN_CODES:
                     self.failed += value
                 if series.detail.startswith("5"):
@@ -133,6 +137,7 @@ class _Numbers:
             failed=self.failed,
             errors=self.errors,
             shed=self.shed,
+            succeeded=self.succeeded,
             queued=one(QUEUED),
             in_flight=one(IN_FLIGHT),
             request=self._histogram(REQUEST),

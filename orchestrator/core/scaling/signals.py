@@ -38,9 +38,9 @@ class Reading:
     """One gateway's numbers for one version at `at`. None: it did not say. `began_at` is when the gateway started.
 
     Counters: `arrivals` at admission (None where a gateway does not count them: then they follow from what was
-    answered and what is inside), `answered` of every outcome, `failed` (the replica broke), `errors` (any 5xx), `shed`;
-    histograms of the whole request, of its time in a replica, and, where it was asked for, of its time in the queue.
-    Levels: `queued`, `in_flight`.
+    answered and what is inside), `answered` of every outcome, of these `succeeded` (2xx), `failed` (the replica broke)
+    and `errors` (any 5xx), `shed`; histograms of the whole request, of its time in a replica, and, where it was asked
+    for, of its time in the queue. Levels: `queued`, `in_flight`.
     """
 
     at: float
@@ -49,6 +49,7 @@ class Reading:
     failed: float | None = None
     errors: float | None = None
     shed: float | None = None
+    succeeded: float | None = None
     queued: float | None = None
     in_flight: float | None = None
     request: Buckets | None = None
