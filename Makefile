@@ -65,6 +65,10 @@ bench-wake: setup engine ## Measure what the first requests of a sleeping model 
 bench-scrape: setup ## Measure what a Prometheus costs that reads 200 models and 50 replicas, three minutes
 	@$(VENV_PYTHON) -m benchmarks.scrape $(ARGS)
 
+.PHONY: bench-console
+bench-console: setup ## Measure the web console in a browser: first paint, frames while a busy fleet scrolls
+	@$(VENV_PYTHON) -m benchmarks.console.browser $(ARGS)
+
 .PHONY: bench-fleet
 bench-fleet: setup engine ## Measure a cluster: start-up, rest, one change, predictions across disturbances
 	@$(VENV_PYTHON) -m benchmarks.fleet $(ARGS)

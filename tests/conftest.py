@@ -2,8 +2,8 @@
 
 A test that needs a Docker Engine is marked `docker`. Without an engine it fails where one is required (CI, or
 MODELFLEET_TEST_DOCKER=required) and is skipped elsewhere, with the reason. So are those that are marked `prometheus` or
-`npm`, for the programs of that name: CI has them. Tests under unit/ and protocol/ may connect to this machine alone.
-Nothing here starts anything.
+`npm`, for the programs of that name, or `browser`, for Chromium and what the web console takes from npm: CI has them.
+Tests under unit/ and protocol/ may connect to this machine alone. Nothing here starts anything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pytest
 from tests.fakes import ports
 
 TESTS = Path(__file__).parent
+CONSOLE = TESTS.parent / "orchestrator/console"
 # The machine is shared and slow at times: how long one example takes says nothing of the code.
 hypothesis.settings.register_profile("modelfleet", deadline=None)
 hypothesis.settings.load_profile("modelfleet")
@@ -48,6 +49,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         fail_or_skip("prometheus and promtool are not installed; `apt-get install prometheus`")
     if item.get_closest_marker("npm") and not (shutil.which("npm") and shutil.which("node")):
         fail_or_skip("npm and node are not installed; `apt-get install npm`")
+    if item.get_closest_marker("browser") and (complaint := browser_complaint()):
+        fail_or_skip(complaint)
 
 
 def fail_or_skip(sentence: str) -> NoReturn:
@@ -55,6 +58,15 @@ def fail_or_skip(sentence: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(sentence, pytrace=False)
     pytest.skip(sentence)
+
+
+def browser_complaint() -> str:
+    """What a test in the browser misses, "" if nothing."""
+    if not shutil.which("chromium-headless-shell"):
+        return "chromium-headless-shell is not installed; `apt-get install chromium-headless-shell`"
+    if not (CONSOLE / "static/vendor/uPlot.esm.js").exists() or not (CONSOLE / "node_modules/axe-core").exists():
+        return "what the console takes from npm is not here; `apt-get install npm && make setup`"
+    return ""
 
 
 @functools.cache

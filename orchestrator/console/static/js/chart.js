@@ -10,6 +10,7 @@ const HEIGHT = 190;
 // How often the sentence and the table follow. Each second would be noise.
 const WORDS_MS = 15_000;
 const TABLE_STEP_S = 60;
+const LEAST_SPAN_S = 60;
 
 let library = null;
 
@@ -47,7 +48,7 @@ export class Chart {
       el("div", { class: `key key-${color}${dash ? " dashed" : ""}` }, el("dt", {}, label), this.#values[index])));
     this.#details = el("details", { ontoggle: () => this.#describe(true) }, el("summary", {}, "As a table"),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${heading}, as a table` }, this.#table));
-    this.element = el("figure", { id, class: "chart card", role: "group", "aria-labelledby": `${id}-heading` },
+    this.element = el("figure", { id, class: "chart card", "aria-labelledby": `${id}-heading` },
       el("figcaption", {}, el("h2", { id: `${id}-heading` }, heading), legend), this.#picture, this.#sentence, this.#details);
     this.#begin(signal);
   }
@@ -116,7 +117,7 @@ export class Chart {
       cursor: { y: false, drag: { setScale: false }, points: { size: 6 } },
       scales: { x: { range: (plot) => this.#timeRange(plot.data[0]) }, y: { range: (_plot, _least, most) => [0, niceAbove(most)] } },
       axes: [
-        { ...axis, space: 70, values: (_plot, splits) => splits.map((at) => clock(at).slice(0, 5)) },
+        { ...axis, size: 28, space: 70, values: (_plot, splits) => splits.map((at) => clock(at).slice(0, 5)) },
         { ...axis, size: 58, gap: 6, values: (_plot, splits) => splits.map((value) => this.#format(value).text) },
       ],
       series: [{}, ...this.#series.map((each) => ({
@@ -126,10 +127,11 @@ export class Chart {
     };
   }
 
-  /** Always as long, so that the curve moves along evenly from its first minute on. */
+  /** A young curve has the whole width, from its beginning on; an old one moves along. */
   #timeRange(at) {
     const until = at.at(-1) ?? Date.now() / 1000;
-    return [until - this.#spanS, until];
+    const begun = at[this.#data[1].findIndex((value) => value !== null)] ?? until;
+    return [Math.max(until - this.#spanS, Math.min(begun, until - LEAST_SPAN_S)), until];
   }
 
   #showValues(index) {

@@ -33,12 +33,7 @@ export class EventList {
   #add(event) {
     if (event.model !== this.#name || this.#seen.has(event.id)) return;
     this.#seen.add(event.id);
-    const when = el("time", { class: "muted", datetime: new Date(event.at * 1000).toISOString() });
-    const where = [event.version && `version ${event.version}`, event.replica].filter(Boolean).join(", ");
-    const item = el("li", { "data-level": event.level, "data-id": event.id, "data-at": event.at }, when,
-      el("div", {}, event.level === "info" ? null : el("strong", {}, `${event.level}: `), event.message,
-        el("span", { class: "muted" }, ` ${event.kind}${where ? ` · ${where}` : ""}`)));
-    show(when, ago(event.at));
+    const item = eventItem(event);
     // They come in order but for those that were asked for while new ones came.
     const next = [...this.#list.children].find((other) => Number(other.dataset.id) < event.id) ?? null;
     this.#list.insertBefore(item, next);
@@ -49,4 +44,17 @@ export class EventList {
   #drawTimes() {
     for (const item of this.#list.children) show(item.firstChild, ago(Number(item.dataset.at)));
   }
+}
+
+function eventItem({ id, at, level, kind, message, version, replica }) {
+  const when = el("time", { class: "muted", datetime: new Date(at * 1000).toISOString() });
+  show(when, ago(at));
+  // What a replica last said, a traceback for one, stands in the lines after the first.
+  const [sentence, ...more] = message.split("\n");
+  const where = [kind, version && `version ${version}`, replica].filter(Boolean).join(" · ");
+  return el("li", { "data-level": level, "data-id": id, "data-at": at }, when,
+    el("div", {},
+      level === "info" ? null : el("strong", {}, `${level}: `), sentence,
+      more.length > 0 ? el("pre", {}, more.join("\n")) : null,
+      el("span", { class: "where" }, where)));
 }

@@ -104,7 +104,7 @@ class Totals {
 
   draw({ totals, revision, state }, models) {
     const { ready, desired, standby } = totals;
-    this.#put("Cluster", { text: state, title: `revision ${revision} is in force` });
+    this.#put("Cluster", { text: state, title: `revision ${revision} is in force` }, state === "degraded" ? "bad" : "");
     this.#put("Models", format.count(models));
     this.#put("Replicas", { text: `${ready}/${desired}`, title: `${ready} ready of ${desired} wanted` });
     this.#put("Standby", format.count(standby));

@@ -21,7 +21,7 @@ export function milliseconds(value, why = "no request was answered lately") {
   const title = `${value.toFixed(2)} ms`;
   if (value >= 10_000) return { text: `${(value / 1000).toFixed(1)} s`, title };
   if (value >= 1000) return { text: `${(value / 1000).toFixed(2)} s`, title };
-  return { text: `${value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`, title };
+  return { text: `${value === 0 ? "0" : value < 10 ? value.toFixed(1) : value.toFixed(0)} ms`, title };
 }
 
 export function percent(ratio, why = "no request was answered lately") {

@@ -2,12 +2,15 @@
 //
 // It scrolls with the page. The body is as high as all rows together; each row in sight lies at its place in it. A row
 // element belongs to its key as long as it is in sight, so that focus and selection stay where they are while numbers
-// change, and what changed is the only thing touched. Rows say their place to screen readers by aria-rowindex.
+// change, and what changed is the only thing touched; then it is taken for another row. Rows say their place to screen
+// readers by aria-rowindex. `make bench-console` measures it.
 
 import { eachFrame, el, setAttribute } from "./dom.js";
 
 // Rows beyond both edges, so that a quick flick or the Tab key finds the next one already there.
 const SPARE = 6;
+// Once a scroll has rested for so long, the document's order is made that of the table.
+const REST_MS = 150;
 
 /**
  * columns: [{ key, label, title, cell(), patch(cell, row), order(row), ascending, plain }]
@@ -18,6 +21,7 @@ export class LongTable {
   #shown = new Map(); // key -> { element, cells, row }
   #rows = [];
   #drawn = 0;
+  #rest = null;
 
   constructor(caption, columns, { onSort, signal }) {
     this.#columns = columns;
@@ -65,13 +69,22 @@ export class LongTable {
     const wanted = new Map();
     for (let index = first; index < last; index += 1) wanted.set(this.#rows[index].name, index);
     this.#keepFocused(wanted);
+    const free = this.#takeFree(wanted);
+    for (const [key, index] of wanted) this.#place(key, index, height, free);
+    for (const { element } of free) element.remove();
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => this.#inOrder(), REST_MS);
+  }
+
+  /** Those that went out of sight. A scroll that made new ones all the way would cost twice as much. */
+  #takeFree(wanted) {
+    const free = [];
     for (const [key, found] of this.#shown) {
       if (wanted.has(key)) continue;
-      found.element.remove();
+      free.push(found);
       this.#shown.delete(key);
     }
-    for (const [key, index] of wanted) this.#place(key, index, height);
-    this.#inOrder(wanted);
+    return free;
   }
 
   /** Who scrolls away from the row in focus finds it again with the next key. */
@@ -83,15 +96,12 @@ export class LongTable {
     }
   }
 
-  #place(key, index, height) {
+  #place(key, index, height, free) {
     const row = this.#rows[index];
-    let found = this.#shown.get(key);
-    if (!found) {
-      found = this.#make();
-      this.#shown.set(key, found);
-    }
+    const found = this.#shown.get(key) ?? free.pop() ?? this.#make();
+    this.#shown.set(key, found);
     if (found.index !== index || found.height !== height) {
-      found.element.style.transform = `translateY(${index * height}px)`;
+      found.element.style.top = `${index * height}px`;
       setAttribute(found.element, "aria-rowindex", String(index + 2));
       found.index = index;
       found.height = height;
@@ -109,18 +119,17 @@ export class LongTable {
       cell.append(...[column.cell?.() ?? []].flat());
       return cell;
     });
-    return { element: el("tr", { role: "row" }, cells), cells, row: null };
+    const element = this.body.appendChild(el("tr", { role: "row" }, cells));
+    return { element, cells, row: null };
   }
 
-  /** The Tab key and screen readers go by the document's order: it is the table's. */
-  #inOrder(wanted) {
-    const keys = [...wanted].sort((a, b) => a[1] - b[1]);
+  /** The Tab key and screen readers go by the document's order. */
+  #inOrder() {
+    const sorted = [...this.#shown.values()].sort((a, b) => a.index - b.index);
     let next = this.body.firstChild;
-    for (const [key] of keys) {
-      const { element } = this.#shown.get(key);
+    for (const { element } of sorted) {
       if (element === next) next = next.nextSibling;
-      else if (element.contains(document.activeElement)) continue; // moving it would take its focus
-      else this.body.insertBefore(element, next);
+      else if (!element.contains(document.activeElement)) this.body.insertBefore(element, next); // else it would lose its focus
     }
   }
 

@@ -51,17 +51,26 @@ export class TryForm {
   async #load() {
     const version = this.#version.value;
     if (!version) return;
+    // Until it is known what the chosen version takes, nothing can be sent: least of all to the one before.
+    this.#form = null;
+    this.#send.disabled = true;
+    this.#fields.replaceChildren();
     setText(this.#note, "Asking the model what it takes…");
     try {
-      const found = await get(`/models/${encodeURIComponent(this.#name)}/try?version=${encodeURIComponent(version)}`, this.#signal);
+      const found = await get(this.#path(version), this.#signal);
       if (version === this.#version.value) this.#take(found);
     } catch (error) {
       if (!this.#signal.aborted) setText(this.#note, error.message);
     }
   }
 
+  #path(version) {
+    return `/models/${encodeURIComponent(this.#name)}/versions/${encodeURIComponent(version)}/try`;
+  }
+
   #take(form) {
     this.#form = form;
+    this.#send.disabled = false;
     setText(this.#note, form.note);
     this.#body.value = form.example;
     this.#fields.replaceChildren(...form.inputs.map((input, index) => inputField(input, index)));
@@ -102,13 +111,12 @@ export class TryForm {
     }
     this.#send.disabled = true;
     try {
-      const path = `/models/${encodeURIComponent(this.#name)}/versions/${encodeURIComponent(this.#form.version)}/try`;
-      const answer = await post(path, { body, key: this.#key.value.trim() }, this.#signal);
+      const answer = await post(this.#path(this.#form.version), { body, key: this.#key.value.trim() }, this.#signal);
       this.#answer.replaceChildren(...answerElements(answer));
     } catch (error) {
       if (!this.#signal.aborted) setText(this.#problem, error.message);
     } finally {
-      this.#send.disabled = false;
+      this.#send.disabled = this.#form === null;
     }
   }
 
@@ -185,7 +193,8 @@ function answerElements({ status, headers, body, is_binary: isBinary, is_cut: is
 
 function pretty(body) {
   try {
-    return JSON.stringify(JSON.parse(body), null, 1).replace(/\n\s+(-?[\d.eE+-]+,?)(?=\n)/g, " $1");
+    // Lists of numbers on one line. No string is touched: JSON has line ends between values only.
+    return JSON.stringify(JSON.parse(body), null, 2).replace(/\[\n\s+([-\d.eE+,\s]+?)\n\s*\]/g, (_, list) => `[${list.replace(/\s+/g, " ")}]`);
   } catch {
     return body;
   }

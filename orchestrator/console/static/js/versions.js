@@ -30,7 +30,7 @@ export class VersionTable {
   #labels = {};
 
   constructor() {
-    const head = el("tr", {}, COLUMNS.map(([label, title]) => el("th", { scope: "col", title: title || null }, label)));
+    const head = el("tr", {}, COLUMNS.map(([label, title]) => el("th", { scope: "col", class: label === "State" ? "c-state" : null, title: title || null }, label)));
     this.element = section("versions", "Traffic and versions", { class: "card" }, this.#split,
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" }, el("table", { class: "plain" }, el("thead", {}, head), this.#body)));
   }
@@ -54,7 +54,7 @@ export class VersionTable {
   #drawRow(row, fleetRow) {
     let found = this.#rows.get(row.version);
     if (!found) {
-      found = el("tr", {}, COLUMNS.map(([label]) => (label === "Version" ? el("th", { scope: "row" }) : el("td", {}, label === "State" ? stateMark() : null))));
+      found = el("tr", {}, COLUMNS.map(([label]) => makeCell(label)));
       this.#rows.set(row.version, found);
       this.#body.append(found);
     }
@@ -80,6 +80,11 @@ export class VersionTable {
     const labels = labelsOf(version, this.#labels);
     return labels.length > 0 ? `${version} (${labels.join(", ")})` : version;
   }
+}
+
+function makeCell(label) {
+  if (label === "Version") return el("th", { scope: "row" });
+  return label === "State" ? el("td", { class: "c-state" }, stateMark()) : el("td");
 }
 
 const labelsOf = (version, labels) => Object.entries(labels).filter(([, named]) => named === version).map(([label]) => label);
