@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -23,6 +24,25 @@ T = TypeVar("T")
 
 CHECK_EVERY_S = 5.0
 IDLE_S = 3600.0
+# One that ends by itself so often has a pause before it is started again.
+ENDS, WITHIN_S, PAUSE_S = 3, 600.0, 120.0
+
+
+class Ends:
+    """When a companion ended by itself, and how it did `last`."""
+
+    def __init__(self) -> None:
+        self._at: list[float] = []
+        self.last = ""
+
+    def note(self, said: str, now: float) -> None:
+        self._at = [at for at in self._at if now - at < WITHIN_S] + [now]
+        self.last = said
+
+    def has_pause(self, now: float) -> bool:
+        """Whether it ended so often that the next start waits."""
+        recent = [at for at in self._at if now - at < WITHIN_S]
+        return len(recent) >= ENDS and now < recent[-1] + PAUSE_S
 
 
 class CompanionKeeper:
@@ -39,6 +59,8 @@ class CompanionKeeper:
         self._is_ending = False
         self._may_run = True  # by an earlier control plane
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ends = Ends()
+        self._is_end_noted = False
         self.wanted: Settings | None = None
         self.running: Running | None = None
         self.error = ""
@@ -51,6 +73,8 @@ class CompanionKeeper:
         return "" if self.running.container else self._companion.problem
 
     def want(self, settings: Settings | None) -> None:
+        if settings != self.wanted:
+            self._ends = Ends()
         self.wanted = settings
         self._changed.set()
 
@@ -97,13 +121,30 @@ class CompanionKeeper:
 
     async def _start(self, settings: Settings) -> None:
         before = await self._on_thread(self._companion.running)
+        if before is None:
+            await self._note_end()
+            if self._ends.has_pause(time.monotonic()):
+                raise CompanionFailed(
+                    f"{self.kind.name}: ended {ENDS} times within {WITHIN_S / 60:.0f} minutes, last "
+                    f"{self._ends.last}; it is started again {PAUSE_S / 60:.0f} minutes after that"
+                )
         self.running = await self._on_thread(self._companion.start, settings, self._image_came)
+        self._is_end_noted = self._is_end_noted and self.running is None
         self.error = ""
         # The same as before reads its configuration again: the control plane has another address.
         if self.running is not None and (before is None or before.id != self.running.id):
             note = f"; in no container: {self.note}" if self.note else ""
             message = f"{self.kind.title} answers at {settings.url} ({self.running.words}){note}"
             self._journal.record(f"{self.kind.name}_started", message)
+
+    async def _note_end(self) -> None:
+        """An end that nobody asked for, once."""
+        if self._is_end_noted:
+            return
+        if said := await self._on_thread(self._companion.how_it_ended):
+            self._is_end_noted = True
+            self._ends.note(said, time.monotonic())
+            self._journal.record(f"{self.kind.name}_ended", f"{self.kind.title} ended {said}", level="warning")
 
     async def _end(self) -> None:
         self.error = ""

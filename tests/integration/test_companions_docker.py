@@ -243,6 +243,7 @@ class TestAContainer:
         killed.wait()
 
         assert companion.find(lab.settings) is None
+        assert companion.how_it_ended().startswith("with code 137: ")
         again = companion.start(lab.settings, never)
 
         assert again is not None

@@ -6,9 +6,10 @@ an engine for it and an image, and else as the program from the PATH. Its data s
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.adapters.companions.containers import DATA, Container, Containers
@@ -58,6 +59,12 @@ class Companion:
         recipe = settings.recipe(self._way(found).home)
         is_same = (found.digest, self._loaded()) == (recipe.digest(self.kind), recipe.content())
         return found if is_same else None
+
+    def how_it_ended(self) -> str:
+        """How the one that ran ended by itself, as far as that is known, "" otherwise. Raises `EngineUnavailable`."""
+        if not self._directory.is_dir():
+            return ""
+        return (self._container.how_it_ended() if self._container else "") or self._program.how_it_ended()
 
     def start(self, settings: Settings, image_came: Callable[[], None]) -> Running | None:
         """Has one run with these settings; one that needs new files alone only reads them.
@@ -114,7 +121,8 @@ class Companion:
                 f"observability.{self.kind.name}_port: {settings.port}: {problem}; it must be free on 127.0.0.1; end "
                 f"what listens there, or name another port in the manifest"
             )
-        running = way.start(image or program, recipe, settings)
+        with self._writing():
+            running = way.start(image or program, recipe, settings)
         self._note_loaded(recipe)
         return running
 
@@ -145,7 +153,7 @@ class Companion:
 
     def _write(self, recipe: Recipe) -> None:
         """Its files as they should be, and none of an earlier release beside them. Raises `CompanionFailed`."""
-        try:
+        with self._writing():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._directory / DATA).mkdir(mode=0o700, exist_ok=True)
             for name, content in recipe.files.items():
@@ -154,6 +162,12 @@ class Companion:
                 if not (self._directory / name).exists():
                     write_private(self._directory / name, secrets.token_urlsafe(24).encode())
             self._remove_unknown(recipe)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what the file system refuses into `CompanionFailed`."""
+        try:
+            yield
         except OSError as exc:
             raise CompanionFailed(
                 f"{self.kind.name}: {exc.filename or self._directory}: {(exc.strerror or str(exc)).lower()}; what it "

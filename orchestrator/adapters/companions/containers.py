@@ -66,26 +66,26 @@ class Container:
                 return Running(listed["Id"], listed["Labels"].get(f"{LABEL}.settings", ""), container=name)
         return None
 
+    def how_it_ended(self) -> str:
+        """In words, as long as the engine has what is left of it, "" where none ended by itself."""
+        left = (each["Id"] for each in self._list() if each["State"] in ("exited", "dead"))
+        return next((self._ended(container) for container in left), "")
+
     def start(self, image: str, recipe: Recipe, settings: Settings) -> Running:
-        """Raises `CompanionFailed`."""
+        """Raises `CompanionFailed`, or `OSError` where its directory cannot be given to its user."""
         _give(self._directory)
         digest = recipe.digest(self._kind)
-        with self._calls.during(f"start {self._kind.title}"):
-            container, name = self._create(image, recipe, digest)
-            try:
-                self._calls.slow.start(container)
-                await_answer(self._kind, settings, lambda: self._ended(container), str(self._log_file))
-            except APIError as exc:
-                self._remove(container)
-                raise CompanionFailed(f"{self._kind.name}: its container cannot start: {explain(exc)}") from exc
-            except CompanionFailed:
-                self._remove(container)
-                raise
+        container, name = self._launch(image, recipe, digest)
+        try:
+            await_answer(self._kind, settings, lambda: self._ended(container), str(self._log_file))
+        except CompanionFailed:
+            self._remove(container)
+            raise
         return Running(container, digest, container=name)
 
     def reload(self, running: Running) -> None:
+        _give(self._directory)
         with self._calls.during(f"tell {self._kind.title} of new files"):
-            _give(self._directory)
             self._calls.quick.kill(running.id, signal="SIGHUP")
 
     def stop(self) -> bool:
@@ -94,7 +94,7 @@ class Container:
         for each in listed:
             with self._calls.during(f"end {self._kind.title}"), contextlib.suppress(NotFound):
                 self._calls.slow.stop(each["Id"], timeout=round(STOP_TIMEOUT_S))
-                self._remove(each["Id"])
+            self._remove(each["Id"])
         return any(each["State"] == "running" for each in listed)
 
     def _list(self) -> list[dict[str, Any]]:
@@ -102,6 +102,17 @@ class Container:
         with self._calls.during(f"look for {self._kind.title}"):
             listed: list[dict[str, Any]] = self._calls.quick.containers(all=True, filters={"label": labels})
         return [each for each in listed if each["State"] != "removing"]
+
+    def _launch(self, image: str, recipe: Recipe, digest: str) -> tuple[str, str]:
+        """Creates and starts it; its id and its name."""
+        with self._calls.during(f"start {self._kind.title}"):
+            container, name = self._create(image, recipe, digest)
+            try:
+                self._calls.slow.start(container)
+            except APIError as exc:
+                self._remove(container)
+                raise CompanionFailed(f"{self._kind.name}: its container cannot start: {explain(exc)}") from exc
+        return container, name
 
     def _create(self, image: str, recipe: Recipe, digest: str) -> tuple[str, str]:
         client = self._calls.slow
@@ -129,10 +140,12 @@ class Container:
         return str(client.create_container(name=name, **arguments)["Id"]), name
 
     def _ended(self, container: str) -> str:
-        state = self._calls.quick.inspect_container(container)["State"]
-        if state["Running"]:
-            return ""
-        said = self._calls.quick.logs(container, tail=100)
+        """How it ended, with its last words, "" while it runs."""
+        with self._calls.during(f"ask how {self._kind.title} is"):
+            state = self._calls.quick.inspect_container(container)["State"]
+            if state["Running"]:
+                return ""
+            said = self._calls.quick.logs(container, tail=100)
         # The container's own log goes with it.
         with open(self._log_file, "ab") as log:
             log.write(said)
@@ -141,7 +154,7 @@ class Container:
         return f"{why}: {lines[-1] if lines else state.get('Error') or 'no output'}"
 
     def _remove(self, container: str) -> None:
-        with contextlib.suppress(NotFound):
+        with self._calls.during(f"remove {self._kind.title}"), contextlib.suppress(NotFound):
             self._calls.slow.remove_container(container, v=True, force=True)
 
 

@@ -23,6 +23,8 @@ from orchestrator.adapters.state_dir import write_private
 # What a program may know of our environment. There may be secrets in the rest of it, or settings of another Grafana.
 _PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
+_TAIL_BYTES = 4000
+
 
 class Program:
     """The program of one directory. Blocking; whoever calls makes sure that it is called once at a time."""
@@ -32,7 +34,9 @@ class Program:
         self._kind = kind
         self._log_file = log_file
         self._record = directory / "process.json"
+        # What this control plane started: to be waited for, and the one whose end it can tell.
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._ended_words = ""
 
     def found(self) -> str:
         """Where it is on the PATH, "" where it is not."""
@@ -40,7 +44,8 @@ class Program:
 
     def running(self) -> Running | None:
         for pid, process in list(self._children.items()):
-            if process.poll() is not None:
+            if said := self._ended(process, 0):
+                self._ended_words = said
                 del self._children[pid]
         try:
             known: dict[str, Any] = json.loads(self._record.read_bytes())
@@ -52,6 +57,11 @@ class Program:
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
 
+    def how_it_ended(self) -> str:
+        """In words, where this control plane started it and did not end it, else ""."""
+        self.running()
+        return self._ended_words
+
     def start(self, program: str, recipe: Recipe, settings: Settings) -> Running:
         """Raises `CompanionFailed`."""
         offset = self._log_file.stat().st_size if self._log_file.exists() else 0
@@ -62,13 +72,14 @@ class Program:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True,
                 env={**environ, **recipe.environment},
             )  # fmt: skip
-        self._children[process.pid] = process
+        self._ended_words = ""
         try:
             await_answer(self._kind, settings, lambda: self._ended(process, offset), str(self._log_file))
         except CompanionFailed:
             process.kill()
             process.wait()
             raise
+        self._children[process.pid] = process
         created = psutil.Process(process.pid).create_time()
         digest = recipe.digest(self._kind)
         record = {"pid": process.pid, "created": created, "digest": digest}
@@ -92,6 +103,10 @@ class Program:
         for process in psutil.wait_procs(found, STOP_TIMEOUT_S)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        for child in self._children.values():
+            child.poll()
+        self._children.clear()
+        self._ended_words = ""
         self._record.unlink(missing_ok=True)
         return bool(found)
 
@@ -99,8 +114,8 @@ class Program:
         if process.poll() is None:
             return ""
         with open(self._log_file, "rb") as log:
-            log.seek(offset)
-            lines = log.read()[-4000:].decode(errors="replace").strip().splitlines()
+            log.seek(max(offset, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
         return f"with code {process.returncode}: {lines[-1] if lines else 'no output'}"
 
 

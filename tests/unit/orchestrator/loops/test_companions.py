@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from orchestrator.adapters.companions.prometheus import PROMETHEUS, PrometheusSe
 from orchestrator.adapters.engine import EngineUnavailable
 from orchestrator.adapters.images import ImageBuilder
 from orchestrator.adapters.store import Store
-from orchestrator.loops.companions import CompanionKeeper
+from orchestrator.loops.companions import PAUSE_S, WITHIN_S, CompanionKeeper, Ends
 from orchestrator.loops.journal import Journal
 from tests.fakes import grafana
 from tests.fakes.docker_api import Answers, DockerApi
@@ -73,9 +74,7 @@ async def test_one_that_is_wanted_is_started_once_kept_started_again_and_ended(
         first = keeper.running
         assert await keeper.answers()
 
-        psutil.Process(first.pid).kill()
-        while psutil.pid_exists(first.pid or 0) and psutil.Process(first.pid).status() != psutil.STATUS_ZOMBIE:
-            pass
+        end(first.pid)
         await keeper.ensure()
         second = keeper.running
         assert second is not None
@@ -87,6 +86,7 @@ async def test_one_that_is_wanted_is_started_once_kept_started_again_and_ended(
     assert keeper.running is None
     assert lab.told() == [
         f"grafana_started: Grafana answers at {settings.url} (process {first.pid})",
+        "grafana_ended: Grafana ended with code -9: no output",
         f"grafana_started: Grafana answers at {settings.url} (process {second.pid})",
         "grafana_stopped: Grafana ended; what it kept stays in the state directory",
     ]
@@ -138,3 +138,56 @@ async def test_a_container_is_adopted_by_its_settings_without_a_look_at_images(l
     assert keeper.running is not None
     assert keeper.running.words == "container mf-c-prometheus"
     assert lab.told() == []
+
+
+async def test_one_that_ends_again_and_again_has_a_pause_and_says_why(lab: Lab, free_port: Callable[[], int]) -> None:
+    keeper, settings = lab.keeper(), GrafanaSettings(free_port(), "http://127.0.0.1:9090")
+    keeper.want(settings)
+    try:
+        for _ in range(3):
+            await keeper.ensure()
+            assert keeper.running is not None
+            end(keeper.running.pid)
+        await keeper.ensure()
+        await keeper.ensure()
+
+        assert keeper.running is None
+        assert keeper.error == (
+            "grafana: ended 3 times within 10 minutes, last with code -9: no output; it is started again 2 minutes after "
+            "that"
+        )
+        assert [told.partition(":")[0] for told in lab.told()] == [
+            *["grafana_started", "grafana_ended"] * 3, "grafana_failed",
+        ]  # fmt: skip
+        # Whoever changes its settings means to mend it.
+        keeper.want(GrafanaSettings(settings.port, "http://127.0.0.1:9191"))
+        await keeper.ensure()
+        assert keeper.running is not None
+    finally:
+        await keeper.stop()
+
+
+class TestEnds:
+    def test_that_are_few_or_long_ago_take_no_pause(self) -> None:
+        ends = Ends()
+        for at in (0.0, 1.0, 2.0 + WITHIN_S):
+            ends.note("out of memory", at)
+
+        assert not ends.has_pause(2.0 + WITHIN_S)
+
+    def test_that_are_many_take_one_that_passes(self) -> None:
+        ends = Ends()
+        for at in (0.0, 1.0, 2.0):
+            ends.note("out of memory", at)
+
+        assert ends.has_pause(1.0 + PAUSE_S)
+        assert not ends.has_pause(2.0 + PAUSE_S)
+
+
+def end(pid: int | None) -> None:
+    """Kills it, and returns when it has ended."""
+    process = psutil.Process(pid)
+    process.kill()
+    deadline = time.monotonic() + 20
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
