@@ -56,8 +56,9 @@ async def _companion(control: ControlPlane, keeper: CompanionKeeper) -> list[Che
     if keeper.wanted is None:
         return []
     name, running = keeper.kind.name, keeper.running
-    log = f"`docker logs {running.container}`" if running and running.container else control.state.logs / f"{name}.log"
-    remedy = f"see the detail; its log is {log}"
+    file = control.state.logs / f"{name}.log"
+    log = f"`docker logs {running.container}`" if running and running.container else str(file) if file.exists() else ""
+    remedy = "see the detail" + (f"; its log is {log}" if log else "")
     if keeper.error:
         return [Check(name=name, ok=False, detail=keeper.error, remedy=remedy)]
     note = f"; {keeper.note}" if keeper.note else ""

@@ -184,7 +184,10 @@ class TestAManagedGrafana:
         seen = httpx.get(f"http://127.0.0.1:{port}/seen", trust_env=False).json()
         (source,) = seen["datasources"]
         assert (source["url"], source["basicAuthUser"]) == ("http://127.0.0.1:9", "anna")
-        assert {each["folder"] for each in seen["dashboards"]} <= {"Modelfleet"}
+        assert {(each["folder"], each["uid"]) for each in seen["dashboards"]} == {
+            ("Modelfleet", f"modelfleet-{name}") for name in ("fleet", "model", "gateway", "control-plane")
+        }
+        assert seen["settings"]["dashboards"]["default_home_dashboard_path"].endswith("/dashboards/fleet.json")
         (check,) = [each for each in shared.get("/doctor") if each["name"] == "grafana"]
         assert check["ok"], check
 

@@ -19,7 +19,8 @@ DATA_SOURCE = "prometheus"
 FOLDER = "Modelfleet"
 # The longest time between two scrapes of one target: `$__rate_interval` is four of them at least.
 SCRAPED_EVERY = "10s"
-_FIRST = "fleet.json"
+# Whoever comes to its address sees this one.
+FIRST = "fleet.json"
 # What ends a value in its ini file, or begins something else there.
 _NOT_IN_INI = frozenset(';#`"$%{}\n\r')
 
@@ -68,7 +69,6 @@ class GrafanaSettings:
                 f"configuration cannot hold; name another with --state-dir"
             )
         dashboards = {file.name: file.read_bytes() for file in sorted(shipped("grafana/dashboards").glob("*.json"))}
-        first = {"GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": f"{home}/dashboards/{_FIRST}"}
         return Recipe(
             arguments=(f"--config={home}/grafana.ini",),
             files={
@@ -86,7 +86,7 @@ class GrafanaSettings:
                 "GF_PATHS_LOGS": f"{home}/data/log",
                 "GF_PATHS_PLUGINS": f"{home}/data/plugins",
                 "GF_PATHS_PROVISIONING": f"{home}/provisioning",
-                **(first if _FIRST in dashboards else {}),
+                "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": f"{home}/dashboards/{FIRST}",
             },
             secrets=("admin_password", "secret_key"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,27 @@ class TestItsDashboards:
         assert (provider["folder"], provider["folderUid"], provider["type"]) == ("Modelfleet", "modelfleet", "file")
         assert provider["allowUiUpdates"] is False
         assert provider["options"]["path"] == str(tmp_path / "dashboards")
+
+    def test_are_those_that_are_shipped_and_the_fleet_comes_first(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+
+        assert sorted(dashboard["uid"] for dashboard in found["dashboards"]) == [
+            "modelfleet-control-plane", "modelfleet-fleet", "modelfleet-gateway", "modelfleet-model",
+        ]  # fmt: skip
+        first = Path(found["settings"]["dashboards"]["default_home_dashboard_path"])
+        assert json.loads(first.read_text())["uid"] == "modelfleet-fleet"
+
+    def test_ask_the_data_source_that_is_there(self, tmp_path: Path) -> None:
+        found = read(tmp_path)
+
+        (source,) = found["datasources"]
+        chosen = {
+            variable["current"]["value"]
+            for dashboard in found["dashboards"]
+            for variable in dashboard["templating"]["list"]
+            if variable["type"] == "datasource"
+        }
+        assert chosen == {source["uid"]}
 
 
 class TestTheProgram:
