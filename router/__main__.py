@@ -13,11 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from router.config import Config, ConfigError, Limits, Tls, check, limits_from, read_config
+from router.config import Config, ConfigError, Limits, Tls, Tracing, check, limits_from, read_config
 from router.contract import TableError, decode
 from router.job import SupervisorState
 from router.listeners import bind_problem
 from router.log import EventLog
+from router.otlp import missing_packages, read_headers
 from router.supervisor import Supervisor, take_state
 from router.tls import read_context
 
@@ -87,6 +88,10 @@ def _config(flags: argparse.Namespace) -> Config:
     config = read_config(Path(flags.config)) if flags.config else _alone(flags)
     if config.tls is not None:
         read_context(config.tls)  # what is wrong is said here, where a person sees it
+    if config.tracing is not None:
+        if missing := missing_packages():
+            raise ConfigError(f"tracing: {missing}")
+        read_headers(config.tracing)
     return config
 
 
@@ -107,6 +112,7 @@ def _alone(flags: argparse.Namespace) -> Config:
         shadow_samples=flags.shadow_samples,
         auth=flags.auth,
         tls=_tls(flags),
+        tracing=_tracing(flags),
     )
     check(config, "command line")
     _check_table(Path(flags.table))
@@ -119,6 +125,14 @@ def _grpc_port(word: str) -> int | None:
     if not word.isascii() or not word.isdigit() or int(word) > 65_535:
         raise ConfigError(f"--grpc-port: {word!r} is no port; write a number in 0..65535, or off")
     return int(word)
+
+
+def _tracing(flags: argparse.Namespace) -> Tracing | None:
+    if not flags.otlp:
+        return None
+    if not 0 <= flags.trace_sample <= 1:
+        raise ConfigError(f"--trace-sample: {flags.trace_sample:g} is no share; write a number in 0..1")
+    return Tracing(flags.otlp, flags.trace_sample, flags.otlp_headers_file)
 
 
 def _tls(flags: argparse.Namespace) -> Tls | None:
@@ -180,6 +194,15 @@ def _parser() -> argparse.ArgumentParser:
     tls.add_argument("--tls-certificate", default="", metavar="FILE", help="the chain, the server's own first")
     tls.add_argument("--tls-key", default="", metavar="FILE", help="its key, without a password")
     tls.add_argument("--tls-client-ca", default="", metavar="FILE", help="ask clients for a certificate of this one's")
+    tracing = parser.add_argument_group("traces to an OpenTelemetry collector (pip install 'modelfleet[tracing]')")
+    tracing.add_argument("--otlp", default="", metavar="URL", help="its address, such as http://127.0.0.1:4318")
+    tracing.add_argument(
+        "--trace-sample", type=float, default=0.01, metavar="SHARE",
+        help="the share of requests without a traceparent that begin one (default: %(default)s)",
+    )  # fmt: skip
+    tracing.add_argument(
+        "--otlp-headers-file", default="", metavar="FILE", help="`name: value` lines for the collector, a token mostly"
+    )
     limits = parser.add_argument_group("limits")
     for name, default in _LIMITS.items():
         kind = type(default)

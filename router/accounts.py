@@ -19,7 +19,7 @@ from router.core import stats
 from router.core.admission import Lane
 from router.core.balance import Replica
 from router.core.shadow import Copies
-from router.core.stats import Histogram, VersionStats
+from router.core.stats import Exemplar, Histogram, VersionStats
 from router.page import Field, Page, Phase
 
 K = TypeVar("K")
@@ -44,6 +44,7 @@ class LaneAccount(msgspec.Struct, array_like=True):
     counters: dict[str, Any]
     copies: dict[str, Any] | None = None
     oldest_wait_s: float = 0.0
+    exemplars: dict[int, Exemplar] = {}  # by bucket of `request_s`
 
 
 class KeyAccount(msgspec.Struct, array_like=True):
@@ -68,6 +69,7 @@ class Account(msgspec.Struct):
     unrouted: dict[int, int] = {}
     limited: dict[str, int] = {}
     keys: dict[str, KeyAccount] = {}
+    spans: dict[str, int] = {}  # of traces, by what became of them
     lanes: list[msgspec.Raw] = []
 
 
@@ -95,6 +97,7 @@ class LaneTotal:
         self.replicas: Sequence[Replica] = ()  # by the table of the process that adds up
         self.stats = VersionStats()
         self.copies: CopiesTotal | None = None
+        self.exemplars: dict[int, Exemplar] | None = None
 
     def add(self, lane: LaneAccount, *, is_live: bool) -> None:
         stats.add(self.stats, lane.counters)
@@ -105,6 +108,8 @@ class LaneTotal:
             self.in_flight += lane.in_flight
             self.queued += lane.queued
             self.oldest_wait_s = max(self.oldest_wait_s, lane.oldest_wait_s)
+            if lane.exemplars:
+                self.exemplars = newest(self.exemplars or {}, lane.exemplars)
 
     def account(self) -> LaneAccount:
         """Its counters, as one who goes on from them needs them."""
@@ -127,6 +132,7 @@ class Total:
         self.lanes: dict[tuple[str, str], LaneTotal] = {}
         self.unrouted: dict[int, int] = {}
         self.limited: dict[str, int] = {}
+        self.spans: dict[str, int] = {}
         self.keys: dict[str, KeyAccount] = {}
         self.in_flight: dict[str, int] = {}
         self.ejected: dict[str, str] = {}
@@ -137,6 +143,7 @@ class Total:
         """Adds an account; of a process that ended only its counters. Run it to its end."""
         self.unrouted = plus(self.unrouted, account.unrouted)
         self.limited = plus(self.limited, account.limited)
+        self.spans = plus(self.spans, account.spans)
         for id_, key in account.keys.items():
             self.keys.setdefault(id_, KeyAccount([0] * len(key.answers))).add(key, is_live=is_live)
         if is_live:
@@ -174,8 +181,9 @@ def lane_accounts(lanes: Iterable[Lane], now: float) -> Generator[None, None, li
         if lane.stats.codes or lane.in_flight or lane.queued or lane.stats.shed or lane.copies is not None:
             counters, copies = _counters(lane.stats), _copies(lane.copies)
             account = LaneAccount(
-                lane.model, lane.version, lane.in_flight, lane.queued, counters, copies, lane.oldest_wait_s(now)
-            )
+                lane.model, lane.version, lane.in_flight, lane.queued, counters, copies, lane.oldest_wait_s(now),
+                lane.exemplars or {},
+            )  # fmt: skip
             written.append(msgspec.Raw(_encoder.encode(account)))
             yield
     return written
@@ -227,7 +235,7 @@ def counters_only(account: Account) -> Generator[None, None, Account]:
     total = Total()
     yield from total.add(account, is_live=False)
     raws = [msgspec.Raw(_encoder.encode(lane.account())) for lane in total.lanes.values()]
-    return Account(unrouted=total.unrouted, limited=total.limited, keys=total.keys, lanes=raws)
+    return Account(unrouted=total.unrouted, limited=total.limited, keys=total.keys, spans=total.spans, lanes=raws)
 
 
 def key_of(raw: msgspec.Raw) -> tuple[str, str]:
@@ -252,6 +260,11 @@ def _copies(of: Copies | CopiesTotal | None) -> dict[str, Any] | None:
 def plus(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
     """The counts of both."""
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
+
+
+def newest(one: Mapping[int, Exemplar], other: Mapping[int, Exemplar]) -> dict[int, Exemplar]:
+    """Of each bucket the younger one."""
+    return {**one, **{at: each for at, each in other.items() if at not in one or each.at > one[at].at}}
 
 
 def _revision(tag: str) -> int:

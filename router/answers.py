@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from router import metrics
+from router import metrics, openmetrics
 from router.accounts import (
     LANES_PER_STEP,
     Account,
@@ -94,13 +94,14 @@ class Answers:
             self._accounts.write(job.row, account, asked)
         return account
 
-    async def answer(self, path: bytes) -> tuple[int, bytes, bytes] | None:
-        """The status, content type and body of a path; None when there is none."""
+    async def answer(self, path: bytes, accept: bytes = b"") -> tuple[int, bytes, bytes] | None:
+        """The status, content type and body of a path; None when there is none. `accept`: which formats are read."""
         if path == b"/healthz":
             return 200, _JSON, b'{"status": "draining"}' if self._gateway.is_ending else b'{"status": "ok"}'
         if path == b"/metrics":
             _, total = await self._total(with_idle=True)
-            return 200, b"text/plain; version=0.0.4; charset=utf-8", await self._metrics(total)
+            is_open = openmetrics.is_wanted(accept)
+            return 200, openmetrics.TYPE if is_open else metrics.TYPE, await self._metrics(total, is_open=is_open)
         if path == b"/report":
             silent, total = await self._total(with_idle=False)
             return self._refusal(silent) if silent else (200, _JSON, msgspec.json.encode(self._report(total)))
@@ -168,6 +169,7 @@ class Answers:
             ejected=fleet.ejected(time.monotonic()),
             unrouted=plus(before.unrouted, gateway.unrouted),
             limited=plus(before.limited, gateway.door.limited),
+            spans=plus(before.spans, {} if gateway.outbox is None else gateway.outbox.counts),
             keys=keys,
             lanes=lanes + before.lanes,
         )
@@ -207,7 +209,7 @@ class Answers:
             ejected=total.ejected,
         )
 
-    async def _metrics(self, total: Total) -> bytes:
+    async def _metrics(self, total: Total, *, is_open: bool) -> bytes:
         table = self._gateway.held.table
         gauges = {
             f'modelfleet_gateway_info{{cluster="{table.cluster if table else ""}"}}': ("Whose gateway this is.", 1.0),
@@ -224,7 +226,8 @@ class Answers:
         lanes = [lane for lane in total.lanes.values() if self._is_shown(lane)]
         known_models = {lane.model for lane in lanes} | self._gateway.fleet.models.keys()
         limited = {model: n for model, n in total.limited.items() if model in known_models}
-        steps = metrics.render_in_steps(lanes, total.unrouted, gauges, limited, known)
+        spans = None if self._gateway.outbox is None else total.spans
+        steps = metrics.render_in_steps(lanes, total.unrouted, gauges, limited, known, spans, is_open=is_open)
         return await in_stretches(steps)
 
     def _state(self, total: Total, silent: list[int]) -> dict[str, object]:

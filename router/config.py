@@ -10,6 +10,7 @@ from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -60,6 +61,25 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     client_ca: str = ""
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Traces to an OpenTelemetry collector, over OTLP and HTTP.
+
+    `otlp`: its address; `/v1/traces` is added. `sample`: the share of requests without a `traceparent` whose trace is
+    recorded; one with it is as its sender says. Header fields for the collector, a token mostly, come from a file
+    (`name: value` a line, read again when it changes) or an environment variable (`name=value,...`, as OTel's
+    OTEL_EXPORTER_OTLP_HEADERS), never from here. `queue_spans` wait at most, `timeout_s` is for one batch with all its
+    attempts.
+    """
+
+    otlp: str
+    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    headers_file: str = ""
+    headers_env: str = ""
+    service_name: Annotated[str, Meta(min_length=1, max_length=100)] = "modelfleet-gateway"
+    queue_spans: Annotated[int, Meta(ge=64, le=1_000_000)] = 4096
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One gateway. Tables come from `control_url` (with `token_file`) or, alone, from `table_file`.
 
@@ -84,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     access_log: str = ""  # a file; "": none
     access_log_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
     shadow_samples: str = ""  # a file; "": none
+    tracing: Tracing | None = None
 
 
 def read_config(path: Path) -> Config:
@@ -110,6 +131,8 @@ def check(config: Config, source: str) -> None:
         raise ConfigError(
             f"{source}: control_url: {config.control_url!r} is not an http:// or https:// URL; correct it"
         )
+    if config.tracing is not None:
+        _check_tracing(config.tracing, source)
     if config.auth == "off" and not is_loopback(config.host):
         raise ConfigError(
             f"{source}: auth: 'off' on host {config.host!r}; other machines reach it, and without keys any "
@@ -120,6 +143,23 @@ def check(config: Config, source: str) -> None:
             f"{source}: limits.target_bytes: {config.limits.target_bytes} is above head_bytes "
             f"({config.limits.head_bytes}); a target is a part of the head; lower it or raise head_bytes"
         )
+
+
+def _check_tracing(tracing: Tracing, source: str) -> None:
+    try:
+        url = urlsplit(tracing.otlp)
+        is_good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        is_good = False
+    if not is_good or url.query or url.fragment:
+        raise ConfigError(
+            f"{source}: tracing.otlp: {tracing.otlp!r} is no http:// or https:// address; write the collector's, such "
+            "as http://127.0.0.1:4318"
+        )
+    if "@" in url.netloc:
+        raise ConfigError(f"{source}: tracing.otlp: it holds a password; put a header into headers_file instead")
+    if tracing.headers_file and tracing.headers_env:
+        raise ConfigError(f"{source}: tracing: headers_file and headers_env are both set; keep one")
 
 
 def is_loopback(host: str) -> bool:

@@ -10,10 +10,12 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
-from router.core.stats import BUCKETS_S, Histogram, VersionStats
+from router import openmetrics
+from router.core.stats import BUCKETS_S, Exemplar, Histogram, VersionStats
 
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
-_BOUNDS: Final = (*(f"{bound:g}" for bound in BUCKETS_S), "+Inf")
+TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_BOUNDS: Final = (*map(str, BUCKETS_S), "+Inf")  # OpenMetrics wants `1.0`, and no series may have two names
 _ALL: Final = tuple(range(len(_BOUNDS)))
 # Of waits nobody needs to know more than about how long they are: every third bucket of three histograms would be
 # theirs, and a Prometheus that reads them each 2 s pays by the bucket (`make bench-scrape`).
@@ -62,6 +64,8 @@ class Counted(Protocol):
     def oldest_wait_s(self) -> float: ...
     @property
     def copies(self) -> CountedCopies | None: ...
+    @property
+    def exemplars(self) -> Mapping[int, Exemplar] | None: ...
 
 
 class CountedKey(Protocol):
@@ -102,8 +106,14 @@ def render_in_steps(
     gauges: Mapping[str, tuple[str, float]],
     limited: Mapping[str, int],
     callers: Iterable[CountedKey],
+    spans: Mapping[str, int] | None = None,
+    *,
+    is_open: bool = False,
 ) -> Generator[None, None, bytes]:
-    """`render` for a process that has requests to carry meanwhile: 10,000 versions are a million lines."""
+    """`render` for a process that has requests to carry meanwhile: 10,000 versions are a million lines.
+
+    `spans` of traces, by what became of them; None without tracing. `is_open`: in OpenMetrics' format.
+    """
     lanes = list(lanes)
     shown = [
         (lane, _labels(lane))
@@ -119,6 +129,8 @@ def render_in_steps(
     yield from _histogram(
         lines, shown, "modelfleet_request_seconds", "Arrival to last byte.", lambda lane: lane.stats.request_s
     )
+    if is_open:
+        openmetrics.add_exemplars(lines, {labels: lane.exemplars for lane, labels in shown if lane.exemplars})
     yield from _histogram(
         lines, shown, "modelfleet_queue_seconds", "Waiting for a replica.", lambda lane: lane.stats.queue_s, _COARSE
     )
@@ -141,10 +153,15 @@ def render_in_steps(
         lines, shown, "modelfleet_ejections_total", "Replicas taken out.", lambda lane: lane.stats.ejections
     )
     _keys(lines, callers)
+    if spans is not None:
+        _header(lines, "modelfleet_trace_spans_total", "counter", "Spans of traces, by what became of them.")
+        lines.extend(f'modelfleet_trace_spans_total{{outcome="{word}"}} {n}' for word, n in sorted(spans.items()))
     yield from _shadows(lines, {lane: lane.copies for lane in lanes if lane.copies is not None})
     for name, (text, value) in gauges.items():
         _header(lines, name.partition("{")[0], "gauge", text)
         lines.append(f"{name} {value:.15g}")  # a time since the epoch has ten digits before its point
+    if is_open:
+        openmetrics.convert(lines)
     lines.append("")
     return "\n".join(lines).encode()
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from router.access import AccessLog
 from router.answers import Answers
-from router.config import Config, release
+from router.config import Config, Tracing, release
 from router.contract import Table, decode_delta, decode_in_steps
 from router.core import errors
 from router.core.balance import Replica
@@ -36,6 +36,7 @@ from router.core.target import Own, Target
 from router.crew import Crew
 from router.listeners import BACKLOG
 from router.log import EventLog
+from router.otlp import Outbox
 from router.proto.admin import AdminConnection
 from router.proto.downstream import ClientConnection
 from router.proto.entrance import Entrance
@@ -47,9 +48,11 @@ from router.proto.rpc import open_stream
 from router.proto.rpc_head import Heads
 from router.proto.shadow import Shadows
 from router.proto.timers import Timers
+from router.proto.traced import TracedCalls, TracedConnection
 from router.samples import SampleLog
 from router.stretches import in_stretches
 from router.tls import HTTP, HTTP2, Certificates
+from router.tracer import Tracer
 from router.waking import Waking
 
 # A retiring process closes idle connections so long before its end.
@@ -106,6 +109,11 @@ class Gateway:
         self._census = Census(config.limits.connections, config.limits.connections_per_address)
         self._meetings: set[asyncio.Task[None]] = set()
         self.crew.join(self._on_company)
+        self.tracer: Tracer | None = None
+        self.traced_calls: TracedCalls | None = None
+        self.outbox: Outbox | None = None
+        if config.tracing is not None:
+            self._begin_tracing(config.tracing)
         self.answers = Answers(self)
         # Unique without asking the system's random source for every request.
         self._id_prefix = os.urandom(6).hex()
@@ -139,6 +147,13 @@ class Gateway:
         self._id_count += 1
         count = b"%016x" % self._id_count
         return b"00-%b%b-%b-00" % (self._trace_prefix, count, count)
+
+    def _begin_tracing(self, settings: Tracing) -> None:
+        self.outbox = outbox = Outbox(settings, self.log, lambda: self.held.table.cluster if self.held.table else "")
+        self.tracer = Tracer(settings.sample, self.make_traceparent, outbox.put)
+        self.make_traceparent = self.tracer.make_traceparent  # type: ignore[method-assign]  # no look at it elsewhere
+        self.traced_calls = TracedCalls(self.tracer)
+        outbox.start()
 
     @property
     def is_ending(self) -> bool:
@@ -218,10 +233,11 @@ class Gateway:
         )
 
     def _http_factory(self) -> Callable[[], asyncio.BaseProtocol]:
+        kind = ClientConnection if self.tracer is None else TracedConnection
         if self.certificates is None:
-            return lambda: ClientConnection(self)
+            return lambda: kind(self)
         context = self.certificates.context(HTTP)
-        return lambda: Entrance(self, context, lambda: ClientConnection(self, is_secure=True))
+        return lambda: Entrance(self, context, lambda: kind(self, is_secure=True))
 
     def _rpc_factory(self) -> Callable[[], asyncio.BaseProtocol]:
         if self.certificates is None:
@@ -311,6 +327,8 @@ class Gateway:
         cut = len(self.connections)
         for connection in list(self.connections):
             connection.abort()
+        if self.outbox is not None:
+            await asyncio.to_thread(self.outbox.close)
         await self.answers.publish()
         if has_successor:
             await self._await_answers()

@@ -22,7 +22,7 @@ from router.core.queue import WaitingRoom
 from router.core.retry import RetryBudget
 from router.core.rows import NO_SLOT, Rows, alone
 from router.core.shadow import Copies, ShadowRule
-from router.core.stats import VersionStats
+from router.core.stats import Exemplar, VersionStats, bucket_of
 from router.core.sticky import Sticky
 
 # The first word of `VersionRoute.state` that promises a replica soon: worth waiting for within the deadline.
@@ -67,8 +67,8 @@ class Lane:
 
     __slots__ = (
         "_able", "_accord", "_balancer", "_below", "_budget", "_is_impaired", "_retries", "_room", "_rows", "_served",
-        "_service_s", "_slots", "_wake", "copies", "in_flight", "model", "replicas", "route", "shadow", "stats",
-        "sticky", "version", "version_bytes",
+        "_service_s", "_slots", "_wake", "copies", "exemplars", "in_flight", "model", "replicas", "route", "shadow",
+        "stats", "sticky", "version", "version_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,7 @@ class Lane:
         self.replicas: tuple[Replica, ...] = ()
         self.in_flight = 0
         self.stats = VersionStats()
+        self.exemplars: dict[int, Exemplar] | None = None  # of `stats.request_s`, by bucket: of recorded traces
         self.sticky: Sticky | None = None  # how the model's callers are told apart, if they are
         self.shadow: ShadowRule | None = None  # where copies of its requests go, if they are copied
         self.copies: Copies | None = None  # those that came here, if the version is or was a shadow
@@ -126,6 +127,12 @@ class Lane:
     def queued_everywhere(self) -> int:
         """In all processes of the gateway."""
         return self.queued + (self._accord.queued_elsewhere() if self._rows.others else 0)
+
+    def note_exemplar(self, trace_id: str, seconds: float, at: float) -> None:
+        """The newest request of each bucket that one can look at."""
+        if self.exemplars is None:
+            self.exemplars = {}
+        self.exemplars[bucket_of(seconds)] = Exemplar(trace_id, seconds, at)
 
     # requests
 

@@ -58,11 +58,12 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _READ_IN_REQUESTS: Final = frozenset(
     b"host content-length transfer-encoding connection expect upgrade x-request-id x-request-timeout-ms "
-    b"x-model-version x-modelfleet-shadow x-priority x-forwarded-for x-forwarded-proto traceparent".split()
+    b"x-model-version x-modelfleet-shadow x-modelfleet-trace x-priority x-forwarded-for x-forwarded-proto "
+    b"traceparent".split()
 )
-_NOTED: Final = frozenset(b"authorization x-api-key sec-websocket-key sec-websocket-version".split())
+_NOTED: Final = frozenset(b"authorization x-api-key sec-websocket-key sec-websocket-version tracestate".split())
 _READ_IN_RESPONSES: Final = frozenset(
-    b"content-length transfer-encoding connection upgrade x-request-id x-model-version".split()
+    b"content-length transfer-encoding connection upgrade x-request-id x-model-version x-modelfleet-trace".split()
 )
 
 
@@ -94,6 +95,7 @@ class ResponseHead:
     chunked: bool
     keep_alive: bool
     upgrade: bytes = b""  # of a 101: the protocol that it switches to
+    told: bytes = b""  # of a request whose trace is recorded: how the replica made its answer
 
 
 def parse_request(raw: bytes, max_fields: int) -> RequestHead:
@@ -144,7 +146,10 @@ def parse_response(raw: bytes, is_head: bool) -> ResponseHead:
     if is_head or has_no_body:
         length, is_chunked = 0, False
     alive = _keeps_alive(read.get(b"connection", b"").lower(), int(minor))
-    return ResponseHead(status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0))
+    told = read.get(b"x-modelfleet-trace", b"")
+    return ResponseHead(
+        status, reason or b"", fields, length, is_chunked, alive and (is_chunked or length >= 0), told=told
+    )
 
 
 def _upgrade(read: dict[bytes, bytes]) -> bytes:

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from router import contract
 
 BUCKETS_S: Final = contract.BUCKETS_S
+
+
+class Exemplar(NamedTuple):
+    """A request whose trace is recorded, for the bucket it fell in. `at`: seconds since the epoch."""
+
+    trace_id: str
+    seconds: float
+    at: float
+
+
+def bucket_of(seconds: float) -> int:
+    return bisect_left(BUCKETS_S, seconds)
 
 
 class Histogram:

@@ -88,7 +88,8 @@ class AdminConnection(asyncio.Protocol):
         self._answering = asyncio.create_task(self._answer(head), name="admin answer")
 
     async def _answer(self, head: RequestHead) -> None:
-        found = await self._gateway.answers.answer(head.path)
+        accept = b",".join(line[7:] for line in head.fields if line[:7].lower() == b"accept:")
+        found = await self._gateway.answers.answer(head.path, accept)
         self._answering = None
         if self._transport.is_closing():
             return

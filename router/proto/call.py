@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -209,14 +210,19 @@ class Call:
     def _start(self, body: bytes | bytearray, arrived: float, timeout_s: float) -> None:
         found = self._resolve()
         if isinstance(found, Refusal):
+            if self._gateway.traced_calls is not None:
+                self._gateway.traced_calls.refused(
+                    self._request, self._request_id, self._traceparent, arrived, self._peer, found
+                )
             self.refuse(found)
             return
         gateway, request = self._gateway, self._request
         arguments = self, gateway.fleet, found, request, self._request_id, self._traceparent, arrived, self._caller
-        if found.shadow is None:
-            exchange: Exchange = CallExchange(*arguments)
+        if gateway.traced_calls is None:
+            kinds: tuple[Callable[..., Exchange], Callable[..., Exchange]] = (CallExchange, CopiedCallExchange)
         else:
-            exchange = gateway.shadows.exchange(*arguments, kinds=(CallExchange, CopiedCallExchange))
+            kinds = gateway.traced_calls.kinds(request, self._request_id, self._traceparent, arrived, self._peer)
+        exchange = kinds[0](*arguments) if found.shadow is None else gateway.shadows.exchange(*arguments, kinds)
         self._exchange, self._caller = exchange, None
         if timeout_s:
             deadline = arrived + timeout_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from router.core import errors, index, rewrite
@@ -21,6 +22,7 @@ from router.proto.answering import BODY, BUSY, HEAD, LINGER, TUNNEL, Answering
 from router.proto.exchange import CLIENT_LEFT, Exchange
 from router.proto.flow import Flow
 from router.proto.request import Request, prepare
+from router.proto.shadow import CopiedExchange
 from router.proto.tunnel import Upgrade
 from router.proto.upload import Upload
 from router.proto.upstream import REMEMBERED_BYTES
@@ -50,6 +52,12 @@ class ClientConnection(Answering, asyncio.Protocol):
         "_scheme",
         "_upload",
     )
+
+    # What a request becomes. A gateway that traces has another class of connections, which makes others of some: this
+    # way a request of one that does not pays nothing for it.
+    _make: Callable[..., Exchange] = Exchange
+    _make_copied: Callable[..., Exchange] = CopiedExchange
+    _make_upgrade: Callable[..., Upgrade] = Upgrade
 
     def __init__(self, gateway: Gateway, *, is_secure: bool = False) -> None:
         super().__init__(gateway)
@@ -140,7 +148,7 @@ class ClientConnection(Answering, asyncio.Protocol):
     def body_streams(self, length: int) -> Exchange | None:
         lane = self._lane or self._resolve()
         if lane is not None:
-            exchange = self._exchange = Exchange(
+            exchange = self._exchange = self._make(
                 self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
                 self._caller,
             )  # fmt: skip
@@ -268,13 +276,17 @@ class ClientConnection(Answering, asyncio.Protocol):
         if self._request.handshake is not None:
             self._upgrade(lane, self._request.handshake, now)
             return
-        make = Exchange if lane.shadow is None else self._gateway.shadows.exchange
+        make = self._make if lane.shadow is None else self._copying
         exchange = self._exchange = make(
             self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
             self._caller,
         )  # fmt: skip
         self._caller = None
         exchange.start(body, now)
+
+    def _copying(self, *arguments: Any) -> Exchange:
+        exchange: Callable[..., Exchange] = self._gateway.shadows.exchange
+        return exchange(*arguments, kinds=(self._make, self._make_copied))
 
     def _upgrade(self, lane: Lane, handshake: bytes | Refusal, now: float) -> None:
         """Sends a request for a WebSocket on its way."""
@@ -286,7 +298,7 @@ class ClientConnection(Answering, asyncio.Protocol):
             self._refuse(handshake)
             return
         self._keep_alive = False  # whatever the answer: who takes a refused upgrade for a tunnel sends no requests
-        upgrade = self._exchange = Upgrade(
+        upgrade = self._exchange = self._make_upgrade(
             self, self._gateway.fleet, lane, self._request, self._request_id, self._traceparent, self._arrived,
             self._caller,
         )  # fmt: skip

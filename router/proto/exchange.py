@@ -7,7 +7,7 @@ Bytes come from `downstream.py` and `upstream.py`; how it gets a connection, and
 from __future__ import annotations
 
 import time
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from router.core import errors, rewrite
 from router.core.admission import Lane
@@ -23,6 +23,10 @@ from router.proto.request import Request
 from router.proto.roles import Client
 from router.proto.upstream import ReplicaConnection
 
+if TYPE_CHECKING:
+    from router.core.spans import Trace
+    from router.tracer import Tracer
+
 # One write of head and body costs less than two, up to bodies whose copying costs more.
 JOINED_BYTES: Final = 65_536
 # nginx's code for a client that left before its answer; it is counted, never sent.
@@ -36,9 +40,13 @@ class Exchange(Place):
     """
 
     __slots__ = (
-        "_backlog", "_method", "_prefix", "_request_id", "_sent_at", "_traceparent", "_upload_length", "_writes_chunks",
-        "answer_bytes", "body_bytes", "is_head", "is_sent", "status",
+        "_backlog", "_method", "_prefix", "_request_id", "_sent_at", "_trace", "_traceparent", "_tracer",
+        "_upload_length", "_writes_chunks", "answer_bytes", "body_bytes", "is_head", "is_sent", "status",
     )  # fmt: skip
+
+    # Of one whose trace is recorded, and set on no other: `traced.py`.
+    _tracer: Tracer
+    _trace: Trace
 
     def __init__(
         self,

@@ -191,9 +191,12 @@ class Place:
             self._connection = None
             self.tried = tried
             self._release()
-            lane.stats.retried(cause)
-            lane.retry(self, now)
+            self._go_again(cause, now)
         return allowed
+
+    def _go_again(self, cause: str, now: float) -> None:
+        self._lane.stats.retried(cause)
+        self._lane.retry(self, now)
 
     def _park(self, now: float) -> bool:
         """Waits a moment when no replica could be reached, for the control plane replaces a dead one soon.

@@ -15,10 +15,9 @@ from router.core.errors import ProtocolError, Refusal
 from router.core.framing import RequestHead
 from router.core.keys import Caller, Keyring
 from router.core.target import Own, Target, read_target
+from router.core.trace_context import TRACESTATE_BYTES, valid_traceparent
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@\-]{1,128}")
-# W3C Trace Context, section 3.2: later versions may append fields; ff and ids of zeros are invalid.
-_TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-[\x21-\x7e]{1,200})?")
 # Up to 11 days: longer than any deadline that means something, and far from any overflow.
 _TIMEOUT: Final = re.compile(rb"[0-9]{1,9}")
 # What a stranger may send before it is told no: as much as is taken in of what a client sends ahead.
@@ -43,6 +42,7 @@ class Request:
     path: bytes  # as the client asked
     request_id: str  # "": the gateway makes one
     traceparent: bytes  # "": the gateway makes one
+    tracestate: str  # that came with it
     timeout_s: float  # 0: the version's
     pin: str
     is_batch: bool
@@ -65,18 +65,24 @@ def prepare(raw: bytes, limits: Limits, peer: bytes, scheme: bytes, keyring: Key
     caller = keyring.identify(read)
     path = target.path if isinstance(target, Target) else head.path
     request_id = read.get(b"x-request-id", b"")
+    traceparent = valid_traceparent(read.get(b"traceparent", b""))
+    tracestate = read.get(b"tracestate", b"")
+    withheld = keyring.withheld(read)
+    if tracestate and not traceparent:  # W3C Trace Context, section 4.3: it belongs to a trace that is not gone on with
+        withheld = (*withheld, b"tracestate")
     return Request(
         raw=raw,
         method=head.method,
         minor=head.minor,
         target=target,
-        prefix=rewrite.request_prefix(head, path, peer, scheme, keyring.withheld(read)),
+        prefix=rewrite.request_prefix(head, path, peer, scheme, withheld),
         content_length=-1 if head.chunked else head.content_length,
         keep_alive=head.keep_alive,
         expects_continue=head.expects_continue,
         request_id=request_id.decode() if _SANE_ID.fullmatch(request_id) else "",
         path=head.path,
-        traceparent=_traceparent(read.get(b"traceparent", b"")),
+        traceparent=traceparent,
+        tracestate=tracestate.decode("latin-1") if traceparent and len(tracestate) <= TRACESTATE_BYTES else "",
         timeout_s=_timeout_s(read.get(b"x-request-timeout-ms")),
         pin=read.get(b"x-model-version", b"").decode("latin-1"),
         is_batch=read.get(b"x-priority", b"").lower() == b"batch",
@@ -109,13 +115,6 @@ def _read_target(head: RequestHead, handshake: bytes | Refusal | None) -> Target
 def _is_short(head: RequestHead) -> bool:
     """Its body may be taken in although nobody knows yet whether it may come, and the connection goes on."""
     return not head.chunked and head.content_length <= SHORT_BYTES
-
-
-def _traceparent(value: bytes) -> bytes:
-    match = _TRACEPARENT.fullmatch(value)
-    if match is None or match.group(1) == b"ff" or not int(match.group(2), 16) or not int(match.group(3), 16):
-        return b""
-    return value
 
 
 def _timeout_s(value: bytes | None) -> float:

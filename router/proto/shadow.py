@@ -72,7 +72,7 @@ class Shadows:
         traceparent: bytes,
         arrived: float,
         caller: Caller | None = None,
-        kinds: tuple[type[Exchange], type[CopiedExchange]] | None = None,
+        kinds: tuple[Callable[..., Exchange], Callable[..., Exchange]] | None = None,
     ) -> Exchange:
         """The exchange of a request whose body is here and whose version has a shadow: copied, or as any other.
 
@@ -81,7 +81,7 @@ class Shadows:
         rule = cast(ShadowRule, lane.shadow)
         if not rule.takes(request.method, cast(Target, request.target).path):
             return plain(client, fleet, lane, request, request_id, traceparent, arrived, caller)
-        exchange = copied(client, fleet, lane, request, request_id, traceparent, arrived, caller)
+        exchange = cast(CopiedExchange, copied(client, fleet, lane, request, request_id, traceparent, arrived, caller))
         exchange.copy = Copy(self, rule, lane.version, request, request_id, traceparent)
         return exchange
 

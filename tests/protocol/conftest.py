@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from router.config import Config, Limits, Tls
+from router.config import Config, Limits, Tls, Tracing
 from router.log import EventLog
 from router.server import Gateway
 from tests.fakes.gateway import GatewayUnderTest, InjectedFaultError
@@ -38,6 +38,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
         auth: str = "off",
         control_url: str = "",
         token_file: str = "",
+        tracing: Tracing | None = None,
         **limits: float,
     ) -> GatewayUnderTest:
         config = Config(
@@ -51,6 +52,7 @@ async def start_gateway(tmp_path: Path) -> AsyncIterator[StartGateway]:
             tls=tls,
             auth=auth,  # type: ignore[arg-type]
             shadow_samples=shadow_samples,
+            tracing=tracing,
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
         gateway = Gateway(config, log)

@@ -43,6 +43,7 @@ def main() -> int:
     # What the model prints is wanted when it is printed, not when a buffer is full.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+    log.watch_prints()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve(settings, started))

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from worker_image.server import body, log
+from worker_image.server import body, log, trace
 from worker_image.server.batching.execute import Part
 from worker_image.server.batching.runner import Runner
 from worker_image.server.cache import Cache
@@ -112,17 +112,28 @@ class App:
         self, path: str, fields: dict[bytes, bytes], parts: list[bytes], answer: Callable[[Reply], None]
     ) -> Prediction:
         """Predicts for a request whose body is here whole, and calls `answer` with the reply, now or later."""
+        told = trace.asked(fields)
+        if told is not None:
+            answer = told.telling(answer)
         prediction = Prediction(self._metrics, answer, lambda exc: self.refuse(fields.items(), exc))
+        asking = log.asking.set((fields,))
+        tracing = None if told is None else trace.current.set(told)
         try:
             self.admit()
             _check_encoding(fields)
             time_left_s = _time_left_s(fields)
             content = body.of_parts(parts, fields)
             ask = self._routes[path](Call(content, fields, time_left_s))
+            if told is not None:
+                ask = told.following(ask)
             prediction.encode_with(ask.encode)
             self._submit(ask, time_left_s, prediction)
         except RequestError as exc:
             prediction.set_exception(exc)
+        finally:
+            log.asking.reset(asking)
+            if tracing is not None:
+                trace.current.reset(tracing)
         return prediction
 
     def _submit(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
@@ -158,8 +169,18 @@ class App:
         return Call(content, fields, _time_left_s(fields))
 
     async def _answer_prediction(self, predictor: Predictor, scope: Scope, receive: body.Receive) -> Reply:
+        # The request has a task of its own, whose context this is.
+        fields = dict(scope["headers"])
+        log.asking.set((fields,))
+        told = trace.asked(fields)
+        trace.current.set(told)
+        reply = await self._answer_asked(predictor, fields, scope, receive)
+        return reply if told is None else told.tell(reply)
+
+    async def _answer_asked(
+        self, predictor: Predictor, fields: dict[bytes, bytes], scope: Scope, receive: body.Receive
+    ) -> Reply:
         try:
-            fields = dict(scope["headers"])
             self.admit()
             _check_encoding(fields)
             length = fields.get(b"content-length")
@@ -180,7 +201,12 @@ class App:
             return await self._predict_call(predictor, Call(content, fields, _time_left_s(fields)))
 
     async def _predict_call(self, predictor: Predictor, call: Call) -> Reply:
+        told = trace.current.get()
+        if told is not None:
+            told.read()
         ask = predictor(call)
+        if told is not None:
+            ask = told.following(ask)
         return ask.encode(await self.predict(ask.part, call.time_left_s))
 
     async def predict(self, part: Part, time_left_s: float | None) -> Tensors:
@@ -204,7 +230,8 @@ class App:
         """With the request's id, made up when the gateway gave none; a failure of the model is logged under it."""
         own_id = request_id(headers)
         if exc.status == 500:
-            log.event("predict failed", level="error", request_id=own_id, reason=exc.sentence, stack=_stack(exc))
+            told = {"reason": exc.sentence, "stack": _stack(exc), **log.trace_of(headers)}
+            log.event("predict failed", level="error", request_id=own_id, **told)
         return Reply(exc.body(own_id), exc.status)
 
     # --- everything else

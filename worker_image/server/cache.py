@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from worker_image.server import trace
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import NO_PARAMETERS, Parameters, Tensor, Tensors, parameters_key
 
@@ -55,14 +56,17 @@ class Cache:
         key = key_of(inputs, outputs, parameters)
         if (known := self._known(key)) is not None:
             self.hits += 1
+            _note("hit")
             return known
         while (under_way := self._under_way.get(key)) is not None:
             await asyncio.wait([under_way])
             if not under_way.cancelled():
                 self.shared += 1
+                _note("shared")
                 return under_way.result()
             # Whoever computed it left, or ran out of time: one of those who waited is next.
         self.misses += 1
+        _note("miss")
         return await self._compute(key, compute)
 
     async def _compute(self, key: bytes, compute: Compute) -> Tensors:
@@ -105,6 +109,12 @@ class Cache:
 
     def _drop(self, key: bytes) -> None:
         self.size -= self._entries.pop(key).size
+
+
+def _note(outcome: str) -> None:
+    told = trace.current.get()
+    if told is not None:
+        told.from_cache(outcome)
 
 
 def key_of(inputs: Tensors, outputs: tuple[str, ...], parameters: Parameters = NO_PARAMETERS) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
+from worker_image.server import log, trace
 from worker_image.server.batching.execute import Part
 from worker_image.server.codecs.call import Call, Events, Field, Reply
 from worker_image.server.connection import TASK
@@ -74,6 +75,9 @@ class Custom:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         metrics = self._metrics
+        # The request has a task of its own, whose context this is.
+        log.asking.set((dict(scope["headers"]),))
+        trace.current.set(trace.asked(log.asking.get()[0]))
         answer = self._answer_stream if self._is_stream(scope, scope["path"]) else self._answer_site
         started = time.perf_counter()
         metrics.in_flight += 1
@@ -91,11 +95,17 @@ class Custom:
             metrics.responses[status] += 1
 
     def _closing(self, send: Send) -> Send:
-        """An answer that begins once the server is to end is the last on its connection, and says so."""
+        """An answer that begins once the server is to end is the last on its connection, and says so. One of a request
+        whose trace is kept says how it came to begin."""
+        told = trace.current.get()
 
         async def closing(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and not self._door.keeps_connections:
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            if message["type"] == "http.response.start":
+                more: list[Field] = [] if self._door.keeps_connections else [(b"connection", b"close")]
+                if told is not None:
+                    more.append(told.field(is_open=True))
+                if more:
+                    message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
         return closing
@@ -106,9 +116,15 @@ class Custom:
     async def _answer_stream(self, scope: Scope, receive: Receive, send: Send) -> int:
         """The status for the metrics: the client has had 200 when it fails in the middle, and reads why at the end."""
         scope[TASK] = asyncio.current_task()
+        told = trace.current.get()
         try:
             call = await self._door.read_call(scope, receive)
+            if told is not None:
+                told.read()
             ask = self._routes[scope["path"]](call)
+            if told is not None:
+                ask = told.following(ask) if isinstance(ask, Ask) else ask
+                told.decoded(ask.part.rows)
             if isinstance(ask, Ask):
                 return await _send_whole(send, ask.encode(await self._door.predict(ask.part, call.time_left_s)))
             events = await self._begun(ask, call.time_left_s)

@@ -101,6 +101,7 @@ class Stream:
         self._waiting: asyncio.Future[Tensors | None] | None = None
         self._failure: RequestError | None = None
         self._closed: asyncio.Future[None] | None = None
+        self._asking = log.asking.get()
 
     def __aiter__(self) -> Stream:
         return self
@@ -163,6 +164,7 @@ class Stream:
 
     def _step(self) -> Tensors | RequestError | None:
         model = self._streams.model
+        log.asking.set(self._asking)  # until the thread's next stream says whose it is
         try:
             if self._steps is None:
                 self._steps = model.open_stream(self._part.inputs, self._part.outputs, self._part.parameters)

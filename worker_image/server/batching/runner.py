@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from worker_image.server import log, trace
 from worker_image.server.batching.execute import Part, Predict, PredictMany, execute
 from worker_image.server.batching.placement import Placement
 from worker_image.server.batching.queue import BatchQueue, Waiting
@@ -58,11 +59,14 @@ class Rules(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """What became of a batch, request by request, and what it cost: wall-clock and the thread's own CPU time."""
+    """What became of a batch, request by request, and what it cost: wall-clock and the thread's own CPU time.
+
+    `began`: by `time.perf_counter`."""
 
     answers: list[Tensors | Exception]
     seconds: float
     cpu_s: float
+    began: float
 
 
 class Told(Protocol):
@@ -74,13 +78,15 @@ class Told(Protocol):
 
 
 class Request:
-    """A request's tensors, and who waits for the answer."""
+    """A request's tensors, who waits for the answer, and whose it is: for the log, and for its trace if it has one."""
 
-    __slots__ = ("part", "told")
+    __slots__ = ("asking", "part", "told", "trace")
 
     def __init__(self, part: Part, told: Told) -> None:
         self.part = part
         self.told = told
+        self.asking = log.asking.get()
+        self.trace = trace.current.get()
 
 
 class Running:
@@ -242,12 +248,18 @@ class Runner:
         """Whether it was computed here and now."""
         instance = self._idle.pop()
         parts = [request.part for request in batch]
+        asking = batch[0].asking if len(batch) == 1 else tuple(each for request in batch for each in request.asking)
         self._is_alone = len(batch) == 1
         sent = time.monotonic()
         running = self._running[instance.thread] = Running(batch, sent)
 
         def work() -> Computed:
-            return self._compute(instance, parts, running)
+            # Here and not in the thread's own context: a batch on the event loop must not leave its word there.
+            token = log.asking.set(asking)
+            try:
+                return self._compute(instance, parts, running)
+            finally:
+                log.asking.reset(token)
 
         def done(computed: Computed) -> None:
             if self._running.pop(instance.thread, None) is None:
@@ -285,7 +297,7 @@ class Runner:
             checks = self.can_batch and self._rules.joins_rows
             many = instance.predict_many and running.timed(instance.predict_many)
             answers = execute(parts, running.timed(instance.predict), model, check_rows=checks, predict_many=many)
-        return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started)
+        return Computed(answers, time.perf_counter() - started, time.thread_time() - cpu_started, started)
 
     def _finish(self, batch: list[Request], rows: int, sent: float, computed: Computed) -> None:
         if not batch[0].part.is_explained:
@@ -294,6 +306,8 @@ class Runner:
         if len(self._queue):
             self._dispatch_soon()
         for request, answer in zip(batch, computed.answers, strict=True):
+            if request.trace is not None:
+                request.trace.computed(computed.began, computed.seconds, len(batch), rows)
             if isinstance(answer, Exception):
                 _fail(request.told, answer)
             elif not request.told.done():
