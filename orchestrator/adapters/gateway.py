@@ -46,7 +46,7 @@ class Listener:
     """Where a gateway listens and with which settings.
 
     `processes`: 0 is one for each core. `tls`: absolute paths by their names in the manifest, empty for plain HTTP.
-    `access_log_share`: None writes no access log. `grpc_port`: None is no gRPC.
+    `access_log_share`: None writes no access log. `grpc_port`: None is no gRPC. `tracing`: empty for none.
     """
 
     host: str
@@ -58,6 +58,7 @@ class Listener:
     tls: Mapping[str, str] = field(default_factory=dict)
     access_log_share: float | None = None
     grpc_port: int | None = None
+    tracing: Mapping[str, str | float] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -96,6 +97,7 @@ class Listener:
             **{f"tls.{name}": self.tls.get(name, "none") for name in ("certificate", "key", "client_ca")},
             "access_log": "off" if share is None else f"{share:.0%} of the requests",
             **{f"limits.{name}": value for name, value in self.limits.items()},
+            "tracing": ", ".join(f"{name} {value}" for name, value in self.tracing.items()) or "off",
         }
         return {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
 
@@ -260,6 +262,8 @@ class GatewayProcess:
             "access_log": "" if listener.access_log_share is None else str(self._log_file.with_name("access.log")),
             "access_log_share": 1.0 if listener.access_log_share is None else listener.access_log_share,
             "shadow_samples": str(self._log_file.with_name("shadow.jsonl")),
+            # A gateway of an earlier release refuses a key that it does not know.
+            **({"tracing": dict(listener.tracing)} if listener.tracing else {}),
         }
 
     def _await_listening(self, process: subprocess.Popen[bytes], listener: Listener, offset: int) -> None:

@@ -195,4 +195,22 @@ def listener_of(manifest: Manifest, config: Config) -> Listener:
         auth=gateway.auth,
         tls={name: str(manifest.path(file)) for name, file in files.items()},
         access_log_share=gateway.access_log.share if gateway.access_log else None,
+        tracing=_tracing(manifest),
     )
+
+
+def _tracing(manifest: Manifest) -> dict[str, str | float]:
+    """As the gateway is told: see `router/config.py`. What is at its default there is left out."""
+    tracing = manifest.observability.tracing
+    if tracing is None:
+        return {}
+    told: dict[str, str | float] = {
+        "otlp": tracing.otlp,
+        "sample": tracing.sample,
+        "service_name": tracing.service_name,
+    }
+    if tracing.headers is not None and tracing.headers.env is not None:
+        told["headers_env"] = tracing.headers.env
+    elif tracing.headers is not None:
+        told["headers_file"] = str(manifest.path(tracing.headers.file or ""))
+    return told

@@ -1,13 +1,47 @@
 """The fields of a manifest that say what watches the cluster. None of them is a part of what a replica is."""
 
+# ruff: noqa: RUF009  (`setting()` makes a dataclasses.field)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.manifest.groups import setting
-from orchestrator.manifest.kinds import GI, MI, Duration, Integer, Size, Text
+from orchestrator.manifest.groups import Group, setting
+from orchestrator.manifest.kinds import GI, MI, Duration, Integer, Number, Size, Text
+from orchestrator.manifest.secrets import SecretKind, SecretRef
 
 MANAGED, OFF = "managed", "off"
+
+
+@dataclass(frozen=True, slots=True)
+class TracingConfig:
+    """Where traces go."""
+
+    otlp: str = setting(
+        Text(
+            "the address of an OpenTelemetry collector without a password, such as http://127.0.0.1:4318",
+            r"https?://[^\s@?#\x00-\x1f\x7f]+",
+            is_shown=False,
+        ),
+        "Where traces are sent, by OTLP over HTTP; `/v1/traces` is added to it.",
+    )
+    sample: float = setting(
+        Number(0, 1),
+        "The share of requests without a `traceparent` that begin a trace. One with it is recorded when its sender "
+        "says so.",
+        default=0.01,
+    )
+    headers: SecretRef | None = setting(
+        SecretKind(SecretRef),
+        "Header fields for the collector, a token mostly: `name: value` a line in a file, which may change at any "
+        "time, or `name=value,…` in a variable.",
+        default=None,
+    )
+    service_name: str = setting(
+        Text("letters, digits, '.', '_' and '-', at most 63", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
+        "`service.name` of the gateway's spans; those of replicas have `-replica` behind it.",
+        default="modelfleet-gateway",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +76,10 @@ class ObservabilityConfig:
         default=OFF,
     )
     grafana_port: int = setting(Integer(1, 65_535), "Where the managed one answers, always on loopback.", default=3000)
+
+    tracing: TracingConfig | None = setting(
+        Group(TracingConfig), "Traces of requests, sent to an OpenTelemetry collector.", default=None
+    )
 
     @property
     def is_managed(self) -> bool:

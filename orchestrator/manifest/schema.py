@@ -48,7 +48,7 @@ def _table(cls: type, without: frozenset[str] | set[str] = frozenset()) -> str:
 
 def _rows(each: Setting, prefix: str) -> list[str]:
     inner = getattr(each.kind, "kind", each.kind)
-    if isinstance(inner, Group):
+    if isinstance(inner, Group) and type(each.kind) in _ALSO:  # a secret is one value to its reader
         nested = [row for below in inner.own.values() for row in _rows(below, f"{prefix}{each.key}.")]
         return [_row(each, prefix, _ALSO[type(each.kind)]), *nested]
     return [_row(each, prefix, each.kind.rule)]

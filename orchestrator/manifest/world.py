@@ -8,6 +8,7 @@ are not fetched: that is for the artifact store.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import ssl
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from orchestrator.manifest.secrets import SecretRef
 
 # Secrets become environment variables, and Linux bounds one of those to 128 KiB.
 MAX_SECRET_BYTES = 128 * 1024 - 1024
+TRACING_PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
 MAX_REQUIREMENTS_BYTES = 1024 * 1024
 
 
@@ -33,12 +35,31 @@ def check_world(manifest: Manifest, *, environ: Mapping[str, str]) -> tuple[Diag
         for field, message in _version_faults(manifest, config, environ)
     }
     credentials = {manifest.diagnostic(at, message) for at, message in _credential_faults(manifest, environ)}
-    return _sorted({*found, *credentials, *check_gateway(manifest)})
+    tracing = {manifest.diagnostic(at, message) for at, message in _tracing_faults(manifest, environ)}
+    return _sorted({*found, *credentials, *tracing, *check_gateway(manifest)})
 
 
 def check_gateway(manifest: Manifest) -> tuple[Diagnostic, ...]:
     """Everything that would keep the gateway from starting, but ports that are taken. Blocks on the file system."""
     return _sorted({manifest.diagnostic(("gateway", *at), message) for at, message in _gateway_faults(manifest)})
+
+
+def _tracing_faults(manifest: Manifest, environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    tracing = manifest.observability.tracing
+    if tracing is None:
+        return
+    if not _is_installed(*TRACING_PACKAGES):
+        fault = "the packages of OpenTelemetry are not installed where the control plane runs; traces need them"
+        yield ("observability", "tracing"), f"{fault}; run: pip install 'modelfleet[tracing]'"
+    if tracing.headers is not None and (fault := _secret_fault(manifest, tracing.headers, environ)):
+        yield ("observability", "tracing", "headers", "env" if tracing.headers.env else "file"), fault
+
+
+def _is_installed(*packages: str) -> bool:
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in packages)
+    except ModuleNotFoundError:
+        return False
 
 
 def _sorted(found: set[Diagnostic]) -> tuple[Diagnostic, ...]:

@@ -28,11 +28,11 @@ class PrometheusServer:
         root.mkdir(exist_ok=True)
         (root / "prometheus.yml").write_text(CONFIG.format(every_s=every_s, metrics_port=metrics_port))
 
-    def start(self) -> PrometheusServer:
+    def start(self, *flags: str) -> PrometheusServer:
         """Returns when it answers; what it scraped before it was ended is there again."""
         command = [
             "prometheus", f"--config.file={self._root}/prometheus.yml", f"--storage.tsdb.path={self._root}/data",
-            f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=warn",
+            f"--web.listen-address=127.0.0.1:{self._port}", "--log.level=warn", *flags,
         ]  # fmt: skip
         with (self._root / "prometheus.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

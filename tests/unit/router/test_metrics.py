@@ -75,8 +75,8 @@ class TestRender:
 
         name = "modelfleet_queue_seconds"
         counts = {dict(labels)["le"]: n for (found, labels), n in shown.items() if found == f"{name}_bucket"}
-        assert {le: counts[le] for le in ("0.0005", "0.001", "0.002", "0.05", "0.1", "120", "+Inf")} == {
-            "0.0005": 1, "0.001": 1, "0.002": 3, "0.05": 3, "0.1": 4, "120": 4, "+Inf": 5,
+        assert {le: counts[le] for le in ("0.0005", "0.001", "0.002", "0.05", "0.1", "120.0", "+Inf")} == {
+            "0.0005": 1, "0.001": 1, "0.002": 3, "0.05": 3, "0.1": 4, "120.0": 4, "+Inf": 5,
         }  # fmt: skip
         assert len(counts) == 17
         assert shown[f"{name}_count", (("model", 'i"ris'), ("version", "1"))] == 5
