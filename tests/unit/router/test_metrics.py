@@ -67,7 +67,7 @@ class TestRender:
 
     def test_counts_waits_in_fewer_buckets_and_loses_none(self) -> None:
         busy = lane()
-        busy.stats.arrived = 5
+        busy.stats.codes[200] = 5
         for wait_s in (0.0002, 0.0015, 0.0018, 0.09, 700.0):
             busy.stats.queue_s.add(wait_s)
 
