@@ -20,7 +20,17 @@ from scripts.dashboards.look import (
     number,
     ranking,
 )
-from scripts.dashboards.queries import BURN_STEPS, ERROR_STEPS, MOST, NO_OBJECTIVE, NO_PRICING, NO_REQUESTS, most, peak
+from scripts.dashboards.queries import (
+    BURN_STEPS,
+    ERROR_STEPS,
+    MOST,
+    NO_OBJECTIVE,
+    NO_PRICING,
+    NO_REQUESTS,
+    in_state,
+    most,
+    peak,
+)
 
 OF = 'cluster="$cluster"'
 AT_GATEWAY = f'role="gateway",{OF},model!=""'
@@ -45,12 +55,9 @@ def _now() -> Section:
     requests = f"sum({REQUESTS})"
     errors = f"(sum({ERRORS}) or 0 * {requests}) / ({requests} > 0)"
     replicas = [
-        Ask(f'sum(modelfleet_replicas{{{OF},state="ready"}}) or 0 * sum(modelfleet_replicas_desired{{{OF}}})', "ready"),
+        Ask(in_state("", "ready", OF), "ready"),
         Ask(f"sum(modelfleet_replicas_desired{{{OF}}})", "desired"),
-        Ask(
-            f'sum(modelfleet_replicas{{{OF},state="standby"}}) or 0 * sum(modelfleet_replicas_desired{{{OF}}})',
-            "standby",
-        ),
+        Ask(in_state("", "standby", OF), "standby"),
     ]
     alerts = f'count(ALERTS{{alertstate="firing",cluster=~"$cluster|"}}) or 0 * max(up{{{OF}}})'
     return Section(
@@ -271,15 +278,20 @@ def _models() -> Section:
                 "click on a model opens its page.",
                 {"model": "Model", "version": "Version"},
                 Column("Requests/s", f"{by} ({REQUESTS})", REQUESTS_PER_S),
-                Column("Errors", f"{by} ({ERRORS}) / ({by} ({REQUESTS}) > 0)", RATIO, ERROR_STEPS),
+                Column(
+                    "Errors",
+                    f"({by} ({ERRORS}) or 0 * {by} ({REQUESTS})) / ({by} ({REQUESTS}) > 0)",
+                    RATIO,
+                    ERROR_STEPS,
+                ),
                 Column("p50", f"{by} ({latency}50_5m{{{OF}}})", SECONDS),
                 Column("p95", f"{by} ({latency}95_5m{{{OF}}})", SECONDS),
                 Column("p99", f"{by} ({latency}99_5m{{{OF}}})", SECONDS),
                 Column("Objective", f"max by (model, version) (modelfleet_slo_latency_seconds{{{OF}}})", SECONDS),
                 Column("Burn 1 h", f"max by (model, version) ({BURN_1H})", COUNT, BURN_STEPS, 2),
-                Column("Ready", f'{by} (modelfleet_replicas{{{OF},state="ready"}})'),
+                Column("Ready", in_state("model, version", "ready", OF)),
                 Column("Desired", f"{by} (modelfleet_replicas_desired{{{OF}}})"),
-                Column("Standby", f'{by} (modelfleet_replicas{{{OF},state="standby"}})'),
+                Column("Standby", in_state("model, version", "standby", OF)),
                 Column("Waiting", f"{by} ({QUEUED})"),
                 Column("Cost/h", f"{by} (modelfleet_cost_per_hour{{{OF}}})", MONEY, (), 2),
                 sort_by="Requests/s",

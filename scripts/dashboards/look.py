@@ -125,7 +125,8 @@ def graph(
         mode = common_models.StackingMode.PERCENT if as_shares else common_models.StackingMode.NORMAL
         panel.stacking(common.StackingConfig().mode(mode).group("A"))
     if bars:
-        panel.draw_style(common_models.GraphDrawStyle.BARS)
+        # Whole things are counted, and Prometheus guesses what happened at the edges of its window.
+        panel.draw_style(common_models.GraphDrawStyle.BARS).decimals(0)
     if limits:
         panel.thresholds(_thresholds(Step(0, "transparent"), *limits))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED))
@@ -302,7 +303,9 @@ def _cells(column: Column) -> list[models.DynamicConfigValue]:
 
 
 def _order(labels: dict[str, str], columns: Sequence[Column]) -> dict[str, Any]:
-    values = [f"Value #{name}" for name, _ in zip(string.ascii_uppercase, columns, strict=False)]
+    # Grafana names the value after its query where there are several.
+    is_one = len(columns) == 1
+    values = ["Value" if is_one else f"Value #{name}" for name, _ in zip(string.ascii_uppercase, columns, strict=False)]
     titles = {**labels, **dict(zip(values, (column.title for column in columns), strict=True))}
     return {
         "excludeByName": {"Time": True},

@@ -36,6 +36,7 @@ from scripts.dashboards.queries import (
     NO_OBJECTIVE,
     NO_PRICING,
     NO_REQUESTS,
+    in_state,
 )
 
 
@@ -81,9 +82,9 @@ def _now() -> Section:
     p95 = f"histogram_quantile(0.95, sum by (le) (model_version_le:modelfleet_request_seconds_bucket:rate5m{{{OF}}}))"
     wanted = f"sum(modelfleet_replicas_desired{{{OF}}})"
     replicas = [
-        Ask(f'sum(modelfleet_replicas{{{OF},state="ready"}}) or 0 * {wanted}', "ready"),
+        Ask(in_state("", "ready", OF), "ready"),
         Ask(wanted, "desired"),
-        Ask(f'sum(modelfleet_replicas{{{OF},state="standby"}}) or 0 * {wanted}', "standby"),
+        Ask(in_state("", "standby", OF), "standby"),
     ]
     return Section(
         "Now",
@@ -174,7 +175,7 @@ def _versions() -> Section:
                 Column("p99", f"{BY} ({latency}99_5m{{{OF}}})", SECONDS),
                 Column("Objective", f"max by (version) ({OBJECTIVE})", SECONDS),
                 Column("Burn 1 h", f"max by (version) ({BURN_1H})", COUNT, BURN_STEPS, 2),
-                Column("Ready", f'{BY} (modelfleet_replicas{{{OF},state="ready"}})'),
+                Column("Ready", in_state("version", "ready", OF)),
                 Column("Desired", f"{BY} (modelfleet_replicas_desired{{{OF}}})"),
                 Column("Most", f"max by (version) (modelfleet_replicas_max{{{OF}}})"),
                 Column("Waiting", f"{BY} ({QUEUED})"),

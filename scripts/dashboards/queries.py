@@ -40,3 +40,11 @@ def buckets(histogram: str, labels: str, by: str = "") -> str:
 def mean(histogram: str, labels: str, by: str) -> str:
     total, count = rate(histogram + "_sum", labels), rate(histogram + "_count", labels)
     return f"sum by ({by}) ({total}) / (sum by ({by}) ({count}) > 0)"
+
+
+def in_state(by: str, state: str, labels: str) -> str:
+    """How many replicas are in a state. A version that is in force and has none has zero."""
+    return (
+        f'sum by ({by}) (modelfleet_replicas{{{labels},state="{state}"}}) '
+        f"or 0 * sum by ({by}) (modelfleet_replicas_desired{{{labels}}})"
+    )

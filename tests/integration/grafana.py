@@ -17,10 +17,11 @@ from typing import Any
 
 import httpx
 
+from orchestrator.adapters.companions.grafana import SCRAPED_EVERY
+
 STEP_S = 15
 RANGE_S = 300
-# The data source of the managed Grafana says that replicas are scraped each 10 s.
-TIME = {"__rate_interval": "40s", "__range": f"{RANGE_S}s"}
+TIME = {"__rate_interval": f"{4 * int(SCRAPED_EVERY.removesuffix('s'))}s", "__range": f"{RANGE_S}s"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,19 @@ class TestEachDashboard:
             assert (row, panel["title"], panel["type"]) not in seen
             seen.add((row, panel["title"], panel["type"]))
 
+    def test_gives_the_columns_of_its_tables_the_names_that_they_are_styled_by(self, name: str) -> None:
+        """Grafana calls the value of an only query `Value`, of several `Value #A` and so on."""
+        for panel in panels(name):
+            if panel["type"] != "table":
+                continue
+            asked = [target["refId"] for target in panel["targets"]]
+            fields = ["Value"] if len(asked) == 1 else [f"Value #{letter}" for letter in asked]
+            organize = panel["transformations"][1]["options"]
+            titles = {organize["renameByName"][field] for field in fields}
+
+            assert {o["matcher"]["options"] for o in panel["fieldConfig"]["overrides"]} >= titles
+            assert panel["options"]["sortBy"][0]["displayName"] in organize["renameByName"].values()
+
     def test_draws_no_line_over_what_is_not_known(self, name: str) -> None:
         graphs = [panel for panel in panels(name) if panel["type"] == "timeseries"]
 
