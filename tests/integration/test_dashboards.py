@@ -29,7 +29,7 @@ MODELS = ("iris", "slow", "sleepy", "cached", "streams", "crashy")
 # Processes are held back by no CPU limit: the engine has nothing to say of it. `TestWhatOnlyContainersHave` asks these.
 OF_CONTAINERS = {("Throttled", "A"), ("CPU by replica", "B")}
 # Agreed, and not made yet.
-AWAITED = ("modelfleet_cost_", "modelfleet_idle_cost_", "modelfleet_rollouts_")
+AWAITED = ("modelfleet_rollouts_",)
 
 STREAMS = """
 class Model:
@@ -107,7 +107,7 @@ def manifest(port: int, canary: int = 20) -> dict[str, Any]:
     return {
         **models,
         "observability": {"prometheus": "managed", "prometheus_port": port},
-        # PRICING
+        "pricing": {"cpu_hour": 0.04, "memory_gib_hour": 0.005},
     }
 
 
