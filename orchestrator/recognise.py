@@ -262,6 +262,9 @@ cluster: {cluster}
 gateway:
   port: 8080
 
+# Latency, replicas and alerts at http://localhost:9090, dashboards at http://localhost:3000.
+# observability: {{prometheus: managed, grafana: managed}}
+
 # What each version gets unless it says otherwise.
 defaults:
   resources: {{cpus: 1, memory: 512Mi}}

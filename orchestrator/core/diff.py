@@ -24,7 +24,7 @@ from orchestrator.core.entities import (
     RouteSettings,
     Scaling,
 )
-from orchestrator.core.sources import is_unfetched
+from orchestrator.core.sources import is_unfetched, redacted
 from orchestrator.core.states import LIVE
 
 Symbol = Literal["+", "~", "-"]
@@ -67,7 +67,8 @@ def _of_cluster(before: Desired, after: Desired) -> Iterator[Change]:
         ("pricing", before.pricing, after.pricing),
     ):
         if causes := list(_keys("", asdict(old), asdict(new))):
-            yield Change("~", target, "change settings, no restart", "; ".join(causes))
+            # A Prometheus may be named with its password.
+            yield Change("~", target, "change settings, no restart", redacted("; ".join(causes)))
 
 
 def render(changes: tuple[Change, ...]) -> str:

@@ -279,6 +279,15 @@ class TestScaling:
 
         assert [change.sentence for change in preview(before, after, Observed())] == ["start 1 replica"]
 
+    def test_shows_no_password_of_a_prometheus(self) -> None:
+        one = desired(version("iris@1"))
+        other = replace(one, signals=SignalSource("auto", "http://anna:hush@127.0.0.1:9090"))
+
+        text = render(preview(one, other, Observed()))
+
+        assert "prometheus none -> http://***@127.0.0.1:9090" in text
+        assert "hush" not in text
+
     def test_says_the_limits_of_the_cluster_and_the_source_of_signals(self) -> None:
         one = desired(version("iris@1"))
         other = replace(one, limits=ClusterLimits(max_cpus=8), signals=SignalSource("direct"))
