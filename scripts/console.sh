@@ -17,10 +17,7 @@ is_current() {
   [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(wanted_stamp)" ] && [ -f "$VENDOR/uPlot.esm.js" ]
 }
 
-say_npm_is_missing() {
-  echo "setup: npm is not installed: the web console will show no charts; install it ('apt-get install npm' on" \
-    "Debian), and run \`make setup\` again" >&2
-}
+say() { echo "setup: the web console will show no charts: $*, and run \`make setup\` again" >&2; }
 
 # Into another directory first: a server that reads the old one meanwhile finds it whole.
 copy_charts() {
@@ -35,12 +32,16 @@ copy_charts() {
 main() {
   if is_current; then return; fi
   if ! command -v npm >/dev/null; then
-    say_npm_is_missing
+    say "npm is not installed; install it ('apt-get install npm' on Debian)"
     [ "${1:-}" != --required ]
     return
   fi
   echo "setup: installing the console's chart library with npm"
-  npm ci --silent
+  if ! npm ci --silent; then
+    say "npm could not install it; see what \`npm ci\` says in orchestrator/console"
+    [ "${1:-}" != --required ]
+    return
+  fi
   copy_charts
   wanted_stamp >"$STAMP"
 }

@@ -24,6 +24,9 @@ AXE = REPOSITORY / "orchestrator/console/node_modules/axe-core/axe.min.js"
 NARROW, WIDE = (360, 760), (1600, 1000)
 # A page waits for a machine that does other things too.
 PATIENCE_MS = 20_000
+# Whether anything is on a canvas: an empty one has only pixels that are transparent.
+DRAWN = """canvas => new Uint32Array(
+  canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"""
 NOTE_VIOLATIONS = """
 globalThis.stopped = [];
 addEventListener("securitypolicyviolation", (event) => stopped.push(`${event.violatedDirective}: ${event.blockedURI}`));

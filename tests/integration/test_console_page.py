@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.integration.browsing import NARROW, WIDE, Visitor, busy_cluster, chromium
+from tests.integration.browsing import DRAWN, NARROW, WIDE, Visitor, busy_cluster, chromium
 from tests.integration.cluster import Cluster, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -26,8 +26,6 @@ VIEWS = {
     "manifest": "#/manifest",
     "diff": "#/manifest/2/1",
 }
-# Kept and drawn pixels of a canvas: an empty one has none that is not transparent.
-DRAWN = "canvas => new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer).some(Boolean)"
 
 
 @pytest.fixture(scope="module")

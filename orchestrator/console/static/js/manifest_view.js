@@ -115,7 +115,7 @@ class ManifestView {
             lines.length > MOST_LINES ? `… ${lines.length - MOST_LINES} more lines` : "")),
         action: "Roll back", danger: true,
       });
-      if (isSure) await post("/rollback", { revision: this.#after }, this.#signal);
+      if (isSure !== null) await post("/rollback", { revision: this.#after }, this.#signal);
     } catch (error) {
       if (!this.#signal.aborted) setText(this.#problem, error.message);
     }

@@ -1,13 +1,14 @@
 // What a person may do to a model's rollout: give a version all traffic, hold it, go on, go back. Each asks first, and says
 // what will happen; how it goes on shows at the top of the page, where operations are.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { confirm } from "./dialog.js";
 import { el, setText } from "./dom.js";
 import { announce } from "./shell.js";
 
 export class RolloutButtons {
   #name;
+  #path;
   #signal;
   #row = null;
   #model = null;
@@ -19,6 +20,7 @@ export class RolloutButtons {
 
   constructor(name, signal) {
     this.#name = name;
+    this.#path = `/models/${encodeURIComponent(name)}/rollout`;
     this.#signal = signal;
     this.element = el("div", { class: "rollout", role: "group", "aria-label": "Rollout" },
       el("label", { for: "promote-version", class: "unseen" }, "Version to promote"), this.#version,
@@ -57,20 +59,28 @@ export class RolloutButtons {
     });
   }
 
-  async #askPause() {
-    if (this.#row.paused) {
-      await this.#ask("resume", {}, {
-        heading: `Go on with the rollout of ${this.#name}?`,
-        sentences: ["What was applied and waits takes effect: replicas are replaced, and traffic moves to what the manifest asks for."],
-        action: "Resume",
-      });
-      return;
-    }
-    await this.#ask("pause", {}, {
+  #askPause() {
+    return this.#row.paused ? this.#askResume() : this.#ask("pause", {}, {
       heading: `Pause the rollout of ${this.#name}?`,
-      sentences: ["Its replicas and the split of its traffic stay as they are, also when another manifest is applied, until somebody resumes it.",
-        "Scaling and the replacement of failed replicas go on."],
+      sentences: [
+        "None of its replicas is replaced or removed and no traffic moves until somebody resumes it. What is applied for it " +
+          "meanwhile waits. Replicas that fail are made anew.",
+      ],
+      field: "Why, for others to read (may be empty)",
       action: "Pause",
+    });
+  }
+
+  async #askResume() {
+    const found = await get(this.#path, this.#signal).catch(() => null);
+    await this.#ask("resume", {}, {
+      heading: `Go on with the rollout of ${this.#name}?`,
+      sentences: [
+        found?.paused_reason ? `It was paused because: ${found.paused_reason}` : null,
+        found && !found.waiting ? "Nothing was applied for it since it was paused: what was under way then goes on."
+          : "What was applied for it since it was paused takes effect: replicas are replaced, and traffic moves as the manifest says.",
+      ].filter(Boolean),
+      action: "Resume",
     });
   }
 
@@ -88,9 +98,10 @@ export class RolloutButtons {
 
   async #ask(verb, body, question) {
     setText(this.#problem, "");
-    if (!(await confirm(question))) return;
+    const said = await confirm(question);
+    if (said === null) return;
     try {
-      await post(`/models/${encodeURIComponent(this.#name)}/${verb}`, body, this.#signal);
+      await post(`${this.#path}/${verb}`, said ? { ...body, reason: said } : body, this.#signal);
       announce(`${question.action}: begun.`);
     } catch (error) {
       if (!this.#signal.aborted) setText(this.#problem, error.message);

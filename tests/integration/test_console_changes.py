@@ -1,0 +1,98 @@
+"""What the console does and bears: rollouts by its buttons, and a control plane that goes away and comes back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.integration.browsing import Visitor, begin, chromium, manifest, write_models
+from tests.integration.cluster import Cluster, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+LONG_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, cluster: str, free_port: Callable[[], int]) -> Iterator[Cluster]:
+    """Two revisions: iris without its canary, then with it."""
+    found = Cluster(tmp_path, cluster, free_port).start()
+    try:
+        write_models(found)
+        found.apply({**manifest(), "models": {"iris": {"versions": {"1": {"source": "iris-1"}}}}})
+        wanted = manifest()
+        assert (
+            found.ended(begin(found, {**wanted, "models": {"iris": wanted["models"]["iris"]}}))["state"] == "succeeded"
+        )
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, cluster: Cluster) -> Iterator[Visitor]:
+    found = Visitor(browser, cluster)
+    yield found
+    complaints = found.complaints()
+    found.close()
+    assert complaints == []
+
+
+class TestTheStream:
+    def test_lost_leaves_the_numbers_with_their_age_and_found_again_says_so(
+        self, visitor: Visitor, cluster: Cluster
+    ) -> None:
+        page = visitor.sign_in()
+        expect(page.get_by_role("link", name="iris", exact=True)).to_be_visible()
+
+        cluster.kill()
+
+        banner = page.get_by_role("region", name="Trouble")
+        expect(banner).to_contain_text("The control plane does not answer", timeout=LONG_MS)
+        expect(banner).to_contain_text(re.compile(r"numbers below are [\d.]+ s old"))
+        expect(page.locator("html[data-old]")).to_have_count(1)
+        expect(page.get_by_role("link", name="iris", exact=True)).to_be_visible()
+        visitor.picture("lost-1600-light")
+        assert visitor.violations() == []
+
+        cluster.start()
+
+        expect(page.locator("html[data-old]")).to_have_count(0, timeout=LONG_MS)
+        expect(banner).to_be_hidden()
+        expect(page.locator("#announcer")).to_have_text("The control plane is back. Numbers are fresh.")
+
+    def test_shows_what_another_person_applies(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in()
+        expect(page.get_by_role("link", name="iris", exact=True)).to_be_visible()
+
+        begin(cluster, manifest())
+
+        expect(page.get_by_role("region", name="Operation")).to_contain_text("apply to revision 3")
+        expect(page.get_by_role("link", name="late", exact=True)).to_be_visible(timeout=LONG_MS)
+
+
+class TestRollingBack:
+    def test_to_a_revision_shows_what_changes_and_does_it(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in("#/manifest/1")
+
+        page.get_by_role("button", name="Roll back to this").click()
+        dialog = page.get_by_role("dialog", name=re.compile("Roll back to revision 1"))
+        expect(dialog.locator(".removed").first).to_contain_text("-")
+        dialog.get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("button", name="Roll back to this")).to_be_focused()
+        assert len(cluster.get("/history")) == 2
+
+        page.get_by_role("button", name="Roll back to this").click()
+        page.get_by_role("dialog").get_by_role("button", name="Roll back", exact=True).click()
+
+        until("a third revision is in force", lambda: cluster.get("/history")[0]["revision"] == 3)
+        expect(page.get_by_role("link", name="Revision 3")).to_be_visible()
