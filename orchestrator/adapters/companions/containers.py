@@ -116,12 +116,14 @@ class Container:
 
     def _create(self, image: str, recipe: Recipe, digest: str) -> tuple[str, str]:
         client = self._calls.slow
+        # Go collects harder from there on: better slow for a while than ended by the kernel.
+        garbage_from = self._kind.memory_bytes * 9 // 10
         arguments = {
             "image": image,
             "entrypoint": list(self._kind.entrypoint),
             "command": list(recipe.arguments),
             "user": owner(),
-            "environment": {"HOME": "/tmp", **recipe.environment},
+            "environment": {"HOME": "/tmp", "GOMEMLIMIT": str(garbage_from), **recipe.environment},
             "labels": {
                 f"{LABEL}.cluster": self._cluster,
                 f"{LABEL}.role": self._kind.name,

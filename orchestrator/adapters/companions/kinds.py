@@ -57,7 +57,8 @@ class Recipe:
 
     def digest(self, kind: Kind) -> str:
         """Of all that takes another start to change."""
-        words = [kind.image, *self.arguments, *(f"{name}={value}" for name, value in sorted(self.environment.items()))]
+        variables = [f"{name}={value}" for name, value in sorted(self.environment.items())]
+        words = [kind.image, str(kind.memory_bytes), *kind.entrypoint, *self.arguments, *variables]
         return digest_of(*(word.encode() for word in words), b"" if kind.reloads else self.content().encode())
 
     def content(self) -> str:
