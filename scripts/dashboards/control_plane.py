@@ -6,6 +6,7 @@ from scripts.dashboards.frame import REVISIONS, SERIES_PAGE, Board, Section
 from scripts.dashboards.look import (
     BAD,
     COUNT,
+    GOOD,
     PER_S,
     SECONDS,
     WARN,
@@ -47,7 +48,12 @@ def _now() -> Section:
         "Now",
         [
             number(
-                "Answers", "1 while Prometheus can read it.", Ask(f"max(up{{{OF}}})"), unit=COUNT, steps=(), empty=AWAY
+                "Answers",
+                "Whether Prometheus could read it last.",
+                Ask(f"max(up{{{OF}}})"),
+                unit=COUNT,
+                words={"1": ("yes", GOOD), "0": ("no", BAD)},
+                empty=AWAY,
             ),
             number(
                 "Revision",

@@ -167,7 +167,7 @@ def _traffic() -> Section:
             graph(
                 "Latency of all requests",
                 "From arrival to the last byte, of all models in five minutes, beside the tightest objective of any.",
-                *(Ask(f"histogram_quantile({q / 100}, {buckets})", f"p{q}", exemplars=q == 99) for q in (50, 95, 99)),
+                *(Ask(f"histogram_quantile({q / 100}, {buckets})", f"p{q}") for q in (50, 95, 99)),
                 Ask(f"min({objective})", "tightest objective", dashed=True),
                 unit=SECONDS,
                 empty=NO_REQUESTS,

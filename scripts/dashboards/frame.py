@@ -19,6 +19,8 @@ from scripts.dashboards.look import BAD, DATA_SOURCE, GOOD, NOTE, OTHER
 TAG = "modelfleet"
 # The release that the SDK's panels are of: without it Grafana takes them for panels of years ago, and mends them.
 GRAFANA = "10.4.0"
+# Each look costs a Prometheus some thirty queries, and rules are evaluated each 15 s at most. The console is live.
+REFRESH = "30s"
 # All that Grafana puts in for "All": labels that are empty too.
 EVERYTHING = ".*"
 _MODEL_PAGE = "/d/modelfleet-model?${__url_time_range}&var-datasource=${datasource}&var-cluster=${cluster}&var-model="
@@ -79,7 +81,7 @@ def _made(board: Board) -> models.Dashboard:
         .description(board.says)
         .tags([TAG])
         .timezone("browser")
-        .refresh("10s")
+        .refresh(REFRESH)
         .time("now-1h", "now")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .editable()

@@ -150,8 +150,12 @@ def number(
     steps: Sequence[Step] = (),
     empty: str = "no data",
     decimals: int | None = None,
+    words: dict[str, tuple[str, str]] | None = None,
 ) -> stat.Panel:
-    """What is now: instant queries, so that what is not known is not shown as it last was."""
+    """What is now: instant queries, so that what is not known is not shown as it last was.
+
+    `words` are shown in place of a number, each with its colour.
+    """
     panel = _dressed(stat.Panel(), title, says, unit, width, height, empty)
     panel.color_mode(common_models.BigValueColorMode.VALUE).graph_mode(common_models.BigValueGraphMode.NONE)
     panel.text_mode(
@@ -162,6 +166,9 @@ def number(
     panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
     if decimals is not None:
         panel.decimals(decimals)
+    if words:
+        shown = {value: models.ValueMappingResult(text=text, color=colour) for value, (text, colour) in words.items()}
+        panel.mappings([models.ValueMap(shown)])
     for name, ask in _named(asks):
         panel.with_target(_instant(name, ask))
     return panel
