@@ -7,6 +7,7 @@ them would take more time than all else in the stream (benchmarks/console.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ from orchestrator.core.roster import ejected
 from orchestrator.core.states import PENDING, ReplicaState
 from orchestrator.loops.control import ControlPlane
 from router.contract import GatewayReport
+
+_Number = TypeVar("_Number", int, float)
 
 
 class FleetRow(msgspec.Struct, frozen=True):
@@ -36,6 +39,8 @@ class FleetRow(msgspec.Struct, frozen=True):
     slo_percentile: float | None
     queued: int | None
     in_flight: int | None
+    cpu_cores: float | None
+    memory_bytes: int | None
     cost_per_hour: float | None
     paused: bool
 
@@ -135,12 +140,34 @@ def fleet_rows(control: ControlPlane, now: float) -> dict[str, FleetRow]:
         grouped.setdefault(key.model, []).append(verdict)
     desired = control.loop.desired.models
     names = sorted({*desired, *grouped})
-    return {name: _row(control, name, desired.get(name), grouped.get(name, ()), now) for name in names}
+    used = _used(control)
+    return {
+        name: _row(control, name, desired.get(name), grouped.get(name, ()), used.get(name, (None, None)), now)
+        for name in names
+    }
+
+
+def _used(control: ControlPlane) -> dict[str, tuple[float | None, int | None]]:
+    """Cores and bytes that the replicas of each model use, as far as it is known of any."""
+    found: dict[str, tuple[float | None, int | None]] = {}
+    for replica in control.loop.observed.replicas:
+        usage = control.resources.usages.get(replica.id)
+        if usage is not None and replica.exit is None:
+            cores, memory_bytes = found.get(replica.key.model, (None, None))
+            found[replica.key.model] = (
+                _plus(cores, control.resources.cores(replica.id)), _plus(memory_bytes, usage.memory_bytes)
+            )  # fmt: skip
+    return found
+
+
+def _plus(total: _Number | None, more: _Number | None) -> _Number | None:
+    return total if more is None else more if total is None else total + more
 
 
 def _row(
-    control: ControlPlane, name: str, model: DesiredModel | None, verdicts: Iterable[Verdict], now: float
-) -> FleetRow:
+    control: ControlPlane, name: str, model: DesiredModel | None, verdicts: Iterable[Verdict],
+    used: tuple[float | None, int | None], now: float,
+) -> FleetRow:  # fmt: skip
     worst, ready, desired, standby = None, 0, 0, 0
     for verdict in verdicts:
         ready, desired, standby = ready + verdict.ready, desired + verdict.desired, standby + verdict.standby
@@ -153,7 +180,8 @@ def _row(
         traffic=model.traffic if model else {}, ready=ready, desired=desired, standby=standby,
         rate_per_s=found.rate_per_s, error_ratio=found.error_ratio, p50_ms=found.p50_ms, p95_ms=found.p95_ms,
         p99_ms=found.p99_ms, slo_ms=slo_ms, slo_percentile=slo_percentile, queued=found.queued,
-        in_flight=found.in_flight, cost_per_hour=control.cost.hourly(name), paused=False,
+        in_flight=found.in_flight, cpu_cores=None if used[0] is None else round(used[0], 2), memory_bytes=used[1],
+        cost_per_hour=control.cost.hourly(name), paused=False,
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class FleetRow(Schema):
     """One model, all its versions together. `state` is that of its worst version, `reason` that version's.
 
     Rates and percentiles are over the last ten seconds; percentiles None too where nothing was answered then.
+    `cpu_cores` and `memory_bytes` are what its replicas use.
     """
 
     name: str
@@ -63,6 +64,8 @@ class FleetRow(Schema):
     slo_percentile: float | None = None
     queued: int | None = None
     in_flight: int | None = None
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
     cost_per_hour: float | None = None
     paused: bool = False
 

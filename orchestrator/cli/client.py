@@ -7,10 +7,11 @@ The one place that speaks HTTP to the control plane. It uses the standard librar
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -40,6 +41,47 @@ class Record(dict[str, Any]):
 
 def decode(raw: bytes) -> Any:
     return json.loads(raw, object_hook=Record)
+
+
+class Stream:
+    """Server-sent events as (name, body) pairs."""
+
+    def __init__(
+        self,
+        connection: http.client.HTTPConnection,
+        answer: http.client.HTTPResponse,
+        lost: Callable[[Exception], CliError],
+    ) -> None:
+        self._connection = connection
+        self._answer = answer
+        self._lost = lost
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Ends with the stream; raises `NotRunningError` when it broke."""
+        name = ""
+        try:
+            for line in self._answer:
+                if self._is_closed:
+                    return
+                field, _, value = line.partition(b": ")
+                if field == b"event":
+                    name = value.strip().decode()
+                elif field == b"data":
+                    yield name, decode(value)
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as exc:
+            # Closed by another thread it fails in whatever it was doing, without its socket.
+            raise self._lost(
+                exc if isinstance(exc, OSError | http.client.HTTPException) else OSError(str(exc))
+            ) from exc
+
+    def close(self) -> None:
+        """From any thread; who reads meanwhile is woken, at the latest by the next line."""
+        self._is_closed = True
+        with contextlib.suppress(OSError):
+            if self._connection.sock is not None:
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
 
 class Client:
@@ -113,6 +155,11 @@ class Client:
     def cost(self, *, since: float, model: str, by: str) -> schemas.CostReport:
         query: dict[str, Any] = {"since": since, "by": by, **({"model": model} if model else {})}
         return cast("schemas.CostReport", self._call("GET", "/cost", **query))
+
+    def stream(self, model: str, silence_s: float) -> Stream:
+        """What changes, once a second, until it is closed. Silence of `silence_s` is a control plane that is lost."""
+        target = _target("/stream", {"model": model} if model else {})
+        return Stream(*self._send("GET", target, None, timeout_s=silence_s), self._lost)
 
     def doctor(self) -> list[schemas.Check]:
         return cast("list[schemas.Check]", self._call("GET", "/doctor", timeout_s=60))

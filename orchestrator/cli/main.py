@@ -31,7 +31,7 @@ from orchestrator.cli.verb import (
 SECTIONS = {
     "Run": ("up", "down", "doctor"),
     "Change": ("init", "validate", "plan", "apply", "scale", "rollback", "delete"),
-    "Look": ("console", "status", "describe", "events", "logs", "history", "autoscale", "cost"),
+    "Look": ("console", "status", "top", "describe", "events", "logs", "history", "autoscale", "cost"),
     "Use": ("predict", "bench", "simulate", "keys", "schema", "version"),
 }
 # Verbs that have verbs of their own, with the functions that they are in the verb's module.

@@ -116,6 +116,34 @@ def key(name: str, **facts: Any) -> s.Key:
     return s.Key(**{**base, **facts})
 
 
+def fleet_row(**facts: Any) -> console.FleetRow:
+    base: dict[str, Any] = {
+        "name": "iris", "state": "ready", "traffic": {"1": 100}, "ready": 2, "desired": 2, "standby": 0,
+        "rate_per_s": 123.4, "error_ratio": 0.012, "p50_ms": 4.0, "p95_ms": 61.0, "p99_ms": 80.0, "slo_ms": 50,
+        "slo_percentile": 95, "queued": 3, "in_flight": 7, "cpu_cores": 1.25, "memory_bytes": 300 << 20,
+        "cost_per_hour": 0.085,
+    }  # fmt: skip
+    return console.FleetRow(**{**base, **facts})
+
+
+def fleet(*rows: console.FleetRow, **facts: Any) -> console.FleetUpdate:
+    base: dict[str, Any] = {
+        "at": time.time(), "whole": True, "cluster": "demo", "revision": 2, "state": "converged", "engine": "process",
+        "gateway": console.FleetGateway(url="http://127.0.0.1:8080", ready=True, table_current=True), "models": list(rows),
+        "totals": console.FleetTotals(rate_per_s=123.4, error_ratio=0.012, ready=2, desired=2, standby=0, queued=3,
+                                   in_flight=7, cost_per_hour=0.085),
+    }  # fmt: skip
+    return console.FleetUpdate(**{**base, **facts})
+
+
+def model_update(name: str = "iris", *versions: console.VersionRow) -> console.ModelUpdate:
+    replica = console.ReplicaRow(id=f"{name}-1-a1", state="ready", since=time.time() - 90, cpu_ratio=0.4,
+                              memory_bytes=150 << 20, memory_limit_bytes=512 << 20, in_flight=4)  # fmt: skip
+    one = console.VersionRow(version="1", state="ready", weight=100, ready=1, desired=1, standby=0, rate_per_s=123.4,
+                          p95_ms=61.0, replicas=[replica])  # fmt: skip
+    return console.ModelUpdate(at=time.time(), name=name, versions=list(versions or (one,)))
+
+
 def cost_row(**facts: Any) -> s.CostRow:
     base: dict[str, Any] = {
         "replica_hours": 48.0, "standby_hours": 0.0, "cpu_hours": 96.0, "memory_gib_hours": 24.0, "unknown_hours": 0.0,
@@ -149,6 +177,8 @@ class World:
     refusals: dict[str, Refused] = field(default_factory=dict)
     keys: list[s.Key] = field(default_factory=list)
     keys_in_force: bool = True
+    fleet: console.FleetUpdate = field(default_factory=lambda: fleet(fleet_row()))
+    model: console.ModelUpdate | None = None
     cost: s.CostReport = field(default_factory=lambda: cost_report(cost_row(model="iris")))
     decisions: list[s.ScaleDecision] = field(default_factory=list)
     signals: s.SignalsStatus = field(default_factory=s.SignalsStatus)
@@ -180,7 +210,7 @@ class FakeAdminApi:
     def __init__(self, state_dir: Path, world: World | None = None) -> None:
         self.world = world or World()
         self.calls: list[Call] = []
-        self.ended = threading.Event()
+        self.ended, self.closed = threading.Event(), threading.Event()
         self._state_dir = state_dir
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _serving(self))
         self._server.daemon_threads = True
@@ -192,6 +222,9 @@ class FakeAdminApi:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self.closed.is_set():
+            return
+        self.closed.set()
         (self._state_dir / "control.json").unlink(missing_ok=True)
         self._server.shutdown()
         self._server.server_close()
@@ -335,8 +368,26 @@ def _serving(api: FakeAdminApi) -> type[BaseHTTPRequestHandler]:
                 self._answer(
                     401, _encoded(s.ErrorBody(error="the token is not this control plane's", code="UNAUTHENTICATED"))
                 )
+            elif target.path == "/api/v1/stream":
+                self._stream(query.get("model", ""))
             else:
                 self._answer_call(Call(self.command, target.path.removeprefix("/api/v1"), query, body))
+
+        def _stream(self, model: str) -> None:
+            """As the real one, five times a second: the whole fleet each time."""
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.close_connection = True
+            while not api.closed.is_set():
+                events = [("fleet", api.world.fleet)]
+                events += [("model", api.world.model)] if model and api.world.model else []
+                text = "".join(f"event: {name}\ndata: {body.model_dump_json()}\n\n" for name, body in events)
+                try:
+                    self.wfile.write(text.encode())
+                except OSError:
+                    return
+                time.sleep(0.2)
 
         def _answer_call(self, call: Call) -> None:
             try:

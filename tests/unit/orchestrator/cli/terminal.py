@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -22,10 +23,17 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 class Terminal:
     """`with Terminal(["status"]) as terminal:` — `raw` is all that was written so far, `text` without escapes."""
 
-    def __init__(self, arguments: list[str], *, columns: int = 80, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        columns: int = 80,
+        lines: int = 40,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.raw = ""
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(REPOSITORY), **(environment or {})}
         variables.pop("COLUMNS", None)
         command = [sys.executable, "-c", "from orchestrator.cli.main import main; main()", *arguments]
@@ -45,6 +53,19 @@ class Terminal:
     @property
     def text(self) -> str:
         return _ESCAPE.sub("", self.raw).replace("\r\n", "\n")
+
+    @property
+    def mode(self) -> list[object]:
+        """What the terminal does with what is typed: echo, lines, signals."""
+        return list(termios.tcgetattr(self._master))
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        os.kill(self.process.pid, signal.SIGWINCH)  # its session has no controlling terminal that would say so
+
+    def forget(self) -> None:
+        """What was shown until now is not looked at any more."""
+        self.raw = ""
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
