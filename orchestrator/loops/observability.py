@@ -62,7 +62,8 @@ class Observability:
     def _settings(self, kind: Kind, config: ObservabilityConfig) -> Settings | None:
         """What the managed one runs with; None without one."""
         if kind is GRAFANA:
-            return GrafanaSettings(config.grafana_port, config.url) if config.is_grafana_managed else None
+            trace_url = (config.tracing.trace_url or "") if config.tracing else ""
+            return GrafanaSettings(config.grafana_port, config.url, trace_url) if config.is_grafana_managed else None
         if not config.is_managed:
             return None
         return PrometheusSettings(config.prometheus_port, config.retention_s, config.max_disk_bytes, self._control)

@@ -42,6 +42,14 @@ class TracingConfig:
         "`service.name` of the gateway's spans; those of replicas have `-replica` behind it.",
         default="modelfleet-gateway",
     )
+    trace_url: str | None = setting(
+        Text(
+            "a URL with {trace_id} in it once, such as http://127.0.0.1:16686/trace/{trace_id}",
+            r"https?://[^\s{}\x00-\x1f\x7f]*\{trace_id\}[^\s{}\x00-\x1f\x7f]*",
+        ),
+        "Where a trace is looked at: a managed Grafana links there from the points of a latency.",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

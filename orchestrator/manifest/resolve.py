@@ -217,6 +217,10 @@ def _check_observability(observability: Layer, gateway: Layer, report: Report) -
         if field in observability and modes[name] not in (MANAGED, INVALID):
             rule = f"has an effect with `{name}: managed` alone; write that, or remove it"
             report.add(("observability", field), rule, key=True)
+    trace_url = _mapping(observability.get("tracing", {})).get("trace_url", INVALID)
+    if trace_url is not INVALID and modes["grafana"] not in (MANAGED, INVALID):
+        rule = "has an effect with `observability.grafana: managed` alone; write that, or remove it"
+        report.add(("observability", "tracing", "trace_url"), rule, key=True)
     if modes["grafana"] == MANAGED and modes["prometheus"] == OFF:
         rule = "needs numbers to show; write `prometheus: managed` beside it, or the URL of a Prometheus"
         report.add(("observability", "grafana"), f"{MANAGED!r} {rule}")

@@ -106,6 +106,8 @@ def _section(file: Path, name: str, known: set[str], environ: Mapping[str, str])
 def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: _interpolated(each, environ) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_interpolated(each, environ) for each in value]
     if not isinstance(value, str):
         return value
     names = r"\$\$|\$(\w+)|\$\{(\w+)\}"

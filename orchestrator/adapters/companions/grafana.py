@@ -19,6 +19,8 @@ DATA_SOURCE = "prometheus"
 FOLDER = "Modelfleet"
 # The longest time between two scrapes of one target: `$__rate_interval` is four of them at least.
 SCRAPED_EVERY = "10s"
+# The gateway's exemplars name a trace by it.
+EXEMPLAR_LABEL = "trace_id"
 # Whoever comes to its address sees this one.
 FIRST = "fleet.json"
 # What ends a value in its ini file, or begins something else there.
@@ -49,17 +51,25 @@ GRAFANA = Kind(
 
 @dataclass(frozen=True, slots=True)
 class GrafanaSettings:
-    """`prometheus` is the URL that it asks, which may have a user and a password in it."""
+    """`prometheus` is the URL that it asks, which may have a user and a password in it.
+
+    `trace_url` has `{trace_id}` in it, and is where a trace is looked at; "" where nobody said.
+    """
 
     port: int
     prometheus: str
+    trace_url: str = ""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def facts(self) -> dict[str, str]:
-        return {"grafana_port": str(self.port), "prometheus": _without_user(self.prometheus)}
+        return {
+            "grafana_port": str(self.port),
+            "prometheus": _without_user(self.prometheus),
+            "trace_url": self.trace_url or "none",
+        }
 
     def recipe(self, home: Path) -> Recipe:
         """Raises `CompanionFailed`."""
@@ -73,7 +83,9 @@ class GrafanaSettings:
             arguments=(f"--config={home}/grafana.ini",),
             files={
                 "grafana.ini": shipped("grafana/grafana.ini").read_text().replace("HOME", str(home)).encode(),
-                "provisioning/datasources/modelfleet.yaml": _yaml(datasources=[_data_source(self.prometheus)]),
+                "provisioning/datasources/modelfleet.yaml": _yaml(
+                    datasources=[_data_source(self.prometheus, self.trace_url)]
+                ),
                 "provisioning/dashboards/modelfleet.yaml": _yaml(providers=[_provider(home / "dashboards")]),
                 # It complains of a directory that is not there.
                 "provisioning/alerting/modelfleet.yaml": _yaml(),
@@ -92,8 +104,12 @@ class GrafanaSettings:
         )
 
 
-def _data_source(url: str) -> dict[str, Any]:
+def _data_source(url: str, trace_url: str) -> dict[str, Any]:
     parts = urlsplit(url)
+    data: dict[str, Any] = {"httpMethod": "POST", "timeInterval": SCRAPED_EVERY}
+    if trace_url:
+        to = _literal(trace_url.replace("{trace_id}", "${__value.raw}"))
+        data["exemplarTraceIdDestinations"] = [{"name": EXEMPLAR_LABEL, "url": to, "urlDisplayLabel": "Trace"}]
     source: dict[str, Any] = {
         "name": "Prometheus",
         "uid": DATA_SOURCE,
@@ -103,7 +119,7 @@ def _data_source(url: str) -> dict[str, Any]:
         "url": _literal(_without_user(url)),
         "isDefault": True,
         "editable": False,
-        "jsonData": {"httpMethod": "POST", "timeInterval": SCRAPED_EVERY},
+        "jsonData": data,
     }
     if parts.username is not None:
         source["basicAuth"] = True

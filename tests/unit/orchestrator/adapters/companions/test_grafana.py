@@ -61,6 +61,19 @@ class TestItsDataSource:
         assert source["isDefault"] is True
         assert source["editable"] is False
 
+    def test_leads_from_the_point_of_a_latency_to_its_trace(self, tmp_path: Path) -> None:
+        given = GrafanaSettings(3333, "http://127.0.0.1:9090", "http://127.0.0.1:16686/trace/{trace_id}?$uiTheme")
+
+        (source,) = read(tmp_path, given)["datasources"]
+
+        assert source["jsonData"]["exemplarTraceIdDestinations"] == [
+            {
+                "name": "trace_id",
+                "url": "http://127.0.0.1:16686/trace/${__value.raw}?$uiTheme",
+                "urlDisplayLabel": "Trace",
+            }
+        ]
+
     def test_gets_the_password_of_a_url_as_a_secret_whatever_is_in_it(self, tmp_path: Path) -> None:
         given = GrafanaSettings(3333, "https://anna:p%40$HOME%24@metrics.example:9090/prom")
 
