@@ -6,7 +6,7 @@ The JSON is a function of this code alone: panels are numbered in their order, k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.builder import Builder
@@ -57,7 +57,7 @@ class Board:
     says: str
     sections: Sequence[Section]
     variables: Sequence[Builder[models.VariableModel]] = ()
-    marks: Sequence[Mark] = field(default=())
+    marks: Sequence[Mark] = ()
 
 
 class _Annotation(models.AnnotationQuery):
@@ -86,7 +86,7 @@ def _made(board: Board) -> models.Dashboard:
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .editable()
         .link(_others())
-        .variables([_data_source(), cluster(), *board.variables])
+        .variables([_data_source(), _cluster(), *board.variables])
     )
     for section in board.sections:
         made.with_row(dashboard.Row(section.title))
@@ -123,7 +123,7 @@ def _data_source() -> dashboard.DatasourceVariable:
     return dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus").current(chosen)
 
 
-def cluster() -> dashboard.QueryVariable:
+def _cluster() -> dashboard.QueryVariable:
     """The gateway names its cluster also while the control plane is away."""
     return choice("cluster", "Cluster", "label_values(modelfleet_gateway_info, cluster)")
 

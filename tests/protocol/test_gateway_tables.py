@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -108,6 +109,26 @@ class TestSwap:
             assert (await client.answer()).body == b"finished"
             assert (await gateway.admin("/report")).json["in_flight"] == {}
             await until(lambda: not replica.connections, "connections to the old replica closed")
+
+    async def test_are_shown_with_the_time_from_which_they_are_in_force(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica
+    ) -> None:
+        async def applied_at() -> float | None:
+            families = text_string_to_metric_families((await gateway.admin("/metrics")).body.decode())
+            of = [f for f in families if f.name == "modelfleet_gateway_table_applied_at_seconds"]
+            return of[0].samples[0].value if of else None
+
+        before = await applied_at()
+        began = time.time()
+        await gateway.route(replica)
+        first = await applied_at()
+        await gateway.route(replica)
+        second = await applied_at()
+
+        assert before is None
+        assert first is not None
+        assert second is not None
+        assert began - 0.001 <= first < second <= time.time()
 
     async def test_every_few_milliseconds_loses_no_request(self, gateway: GatewayUnderTest) -> None:
         async with ScriptedReplica() as one, ScriptedReplica() as two:
