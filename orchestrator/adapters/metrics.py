@@ -28,6 +28,7 @@ _TURN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 # Long enough for every scraper to have seen the last counts.
 RETIRED_AFTER_S = 300.0
 _DIRECTIONS = ("up", "down")
+_OUTCOMES = ("promoted", "rolled_back", "failed", "paused", "resumed")
 STANDBY = str(ReplicaState.STANDBY)
 
 
@@ -127,6 +128,12 @@ class Metrics:
         )
         self._replica_usage = ReplicaMetrics()
         self._registry.register(self._replica_usage)
+        self._rollouts = Counter(
+            "modelfleet_rollouts_total",
+            "What people did about rollouts of one model: promoted, rolled_back, failed, paused, resumed.",
+            (*_VERSION, "outcome"),
+            registry=self._registry,
+        )
         self._turns = Histogram(
             "modelfleet_reconcile_seconds",
             "One turn of reconciliation: observe, decide, begin to act.",
@@ -181,6 +188,10 @@ class Metrics:
         self._counted.add(key)
         self._cost.labels(key.model, key.version).inc(cost)
         self._idle_cost.labels(key.model, key.version).inc(idle_cost)
+
+    def rolled_out(self, key: VersionKey, outcome: str) -> None:
+        self._counted.add(key)
+        self._rollouts.labels(key.model, key.version, outcome).inc()
 
     def turned(self, seconds: float, engine_answered: bool = True) -> None:
         self._turns.observe(seconds)
@@ -252,6 +263,8 @@ class Metrics:
             metric.labels(*labels)
         for direction in _DIRECTIONS:
             self._decisions.labels(*labels, direction)
+        for outcome in _OUTCOMES:
+            self._rollouts.labels(*labels, outcome)
 
     def _retire(self, now: float) -> None:
         for key, seen in list(self._last_seen.items()):
@@ -266,6 +279,8 @@ class Metrics:
             metric.remove(*labels)
         for direction in _DIRECTIONS:
             self._decisions.remove(*labels, direction)
+        for outcome in _OUTCOMES:
+            self._rollouts.remove(*labels, outcome)
 
 
 def _spellings(latency_s: float) -> tuple[str, ...]:

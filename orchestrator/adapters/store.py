@@ -39,6 +39,7 @@ from orchestrator.adapters.store_scaling import ScalingStore
 from orchestrator.core.entities import Desired
 from orchestrator.core.errors import ConflictError, UserError
 from orchestrator.core.keys import Key
+from orchestrator.core.pausing import Pause
 from orchestrator.core.plan import RoutedModel
 
 KEEP_EVENTS = 20_000
@@ -184,6 +185,14 @@ class Store:
             epoch = uuid.uuid4().hex[:12]
             self.put("epoch", epoch)
         return epoch
+
+    def pauses(self) -> dict[str, Pause]:
+        """Paused rollouts, by model."""
+        text = self.get("pauses")
+        return msgspec.json.decode(text, type=dict[str, Pause]) if text else {}
+
+    def put_pauses(self, pauses: Mapping[str, Pause]) -> None:
+        self.put("pauses", msgspec.json.encode(dict(pauses)).decode())
 
     def console_sessions(self) -> dict[str, float]:
         """Who is signed in to the console: digests of sessions, with when each ends."""

@@ -21,7 +21,20 @@ from fastapi.responses import StreamingResponse
 
 from orchestrator import manifest as manifests
 from orchestrator.adapters.engine import LogLine
-from orchestrator.api import console, cost, discovery, doctor, keys, looking, scaling, schemas, stream, trying, views
+from orchestrator.api import (
+    console,
+    cost,
+    discovery,
+    doctor,
+    keys,
+    looking,
+    rollouts,
+    scaling,
+    schemas,
+    stream,
+    trying,
+    views,
+)
 from orchestrator.api.access import authenticate, require_token
 from orchestrator.api.answers import refusal
 from orchestrator.api.context import Control
@@ -57,8 +70,9 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.include_router(discovery.router)
     app.include_router(console.files)
     app.include_router(console.router, prefix="/api/v1")
-    for router in (private, cost.router, keys.router, scaling.router, stream.router, looking.router, trying.router):
-        app.include_router(router, prefix="/api/v1", dependencies=[Depends(authenticate)])
+    for module in (cost, keys, looking, rollouts, scaling, stream, trying):
+        app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(authenticate)])
+    app.include_router(private, prefix="/api/v1", dependencies=[Depends(authenticate)])
     app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(require_token)])
     return app
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from orchestrator.api.views import RANK, cpu_ratio
+from orchestrator.api.views import RANK, cpu_ratio, verdicts_of
 from orchestrator.core.entities import DesiredModel, DesiredVersion, Replica, VersionKey
 from orchestrator.core.plan import Verdict
 from orchestrator.core.roster import ejected
@@ -181,7 +181,7 @@ def _row(
         rate_per_s=found.rate_per_s, error_ratio=found.error_ratio, p50_ms=found.p50_ms, p95_ms=found.p95_ms,
         p99_ms=found.p99_ms, slo_ms=slo_ms, slo_percentile=slo_percentile, queued=found.queued,
         in_flight=found.in_flight, cpu_cores=None if used[0] is None else round(used[0], 2), memory_bytes=used[1],
-        cost_per_hour=control.cost.hourly(name), paused=False,
+        cost_per_hour=control.cost.hourly(name), paused=control.pauses.get(name) is not None,
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def model_update(control: ControlPlane, name: str, report: GatewayReport | None,
     verdicts = {key.version: verdict for key, verdict in verdicts_of(control).items() if key.model == name}
     names = list(dict.fromkeys((*(desired.versions if desired else ()), *verdicts)))
     versions = [_version(control, VersionKey(name, each), verdicts.get(each), report, now) for each in names]
-    return ModelUpdate(round(now, 3), name, bool(names), paused=False, versions=versions)
+    return ModelUpdate(round(now, 3), name, bool(names), control.pauses.get(name) is not None, versions)
 
 
 def _version(
@@ -319,7 +319,3 @@ def _since(control: ControlPlane, replica: Replica) -> float | None:
     if replica.state is ReplicaState.READY:
         return memory.ready_since.get(replica.id)
     return memory.pending_since.get(replica.id) if replica.state in PENDING else None
-
-
-def verdicts_of(control: ControlPlane) -> Mapping[VersionKey, Verdict]:
-    return control.loop.plan.verdicts if control.loop.plan else {}

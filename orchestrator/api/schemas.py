@@ -16,7 +16,7 @@ class Schema(BaseModel):
 
 VersionState = Literal["ready", "asleep", "starting", "updating", "failed", "stopping"]
 ClusterState = Literal["empty", "converged", "converging", "degraded"]
-OperationKind = Literal["apply", "rollback", "delete"]
+OperationKind = Literal["apply", "rollback", "delete", "promote"]
 OperationState = Literal["preparing", "converging", "succeeded", "failed", "superseded"]
 
 
@@ -132,7 +132,8 @@ class VersionStatus(Schema):
 
 
 class ModelStatus(Schema):
-    """One model. `traffic` is what the manifest asks for, `routed` what the gateway is told now."""
+    """One model. `traffic` is what the manifest asks for, `routed` what the gateway is told now. `paused_at`: since
+    when its rollout is paused (None: it is not), and `paused_reason` why, as somebody wrote."""
 
     name: str
     state: VersionState
@@ -140,6 +141,8 @@ class ModelStatus(Schema):
     routed: dict[str, int]
     labels: dict[str, str]
     versions: list[VersionStatus]
+    paused_at: float | None = None
+    paused_reason: str = ""
 
 
 class GatewayStatus(Schema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -95,7 +96,7 @@ def model_statuses(control: ControlPlane, revision: StoredRevision | None) -> li
     """Every model that is desired or still routed, by name."""
     desired = control.loop.desired.models
     sources = _sources(revision)
-    names = sorted({*desired, *(k.model for k in _verdicts(control))})
+    names = sorted({*desired, *(k.model for k in verdicts_of(control))})
     return [_model(control, name, sources) for name in names]
 
 
@@ -110,17 +111,17 @@ def _sources(revision: StoredRevision | None) -> dict[VersionKey, str]:
     }
 
 
-def _verdicts(control: ControlPlane) -> dict[VersionKey, Verdict]:
-    return dict(control.loop.plan.verdicts) if control.loop.plan else {}
+def verdicts_of(control: ControlPlane) -> Mapping[VersionKey, Verdict]:
+    return control.loop.plan.verdicts if control.loop.plan else {}
 
 
 def _model(control: ControlPlane, name: str, sources: dict[VersionKey, str]) -> schemas.ModelStatus:
     desired = control.loop.desired.models.get(name)
-    verdicts = {k.version: v for k, v in _verdicts(control).items() if k.model == name}
+    verdicts = {k.version: v for k, v in verdicts_of(control).items() if k.model == name}
     names = list(desired.versions) if desired else []
     names += [v for v in verdicts if v not in names]
     versions = [_version(control, VersionKey(name, v), verdicts.get(v), sources) for v in names]
-    routed = control.board.routed.get(name)
+    routed, paused = control.board.routed.get(name), control.pauses.get(name)
     return schemas.ModelStatus(
         name=name,
         state=max((v.state for v in versions), key=lambda s: RANK[s], default="stopping"),
@@ -128,6 +129,8 @@ def _model(control: ControlPlane, name: str, sources: dict[VersionKey, str]) -> 
         routed=dict(routed.weights) if routed else {},
         labels=dict(desired.labels) if desired else {},
         versions=versions,
+        paused_at=paused.at if paused else None,
+        paused_reason=paused.reason if paused else "",
     )
 
 
@@ -237,7 +240,7 @@ def _progress(control: ControlPlane) -> list[schemas.VersionProgress]:
             phase_s=phases.get(k, ("", None))[1],
             reason=v.reason,
         )
-        for k, v in sorted(_verdicts(control).items())
+        for k, v in sorted(verdicts_of(control).items())
     ]
 
 

@@ -149,6 +149,24 @@ class Client:
         path = f"/models/{quote(model, safe='')}/scaling/history"
         return cast("list[schemas.ScaleDecision]", self._call("GET", path, version=version, limit=limit))
 
+    def rollout(self, model: str) -> schemas_console.RolloutStatus:
+        return cast("schemas_console.RolloutStatus", self._call("GET", _rollout_path(model)))
+
+    def promote(self, model: str, version: str) -> schemas.OperationStatus:
+        path = f"{_rollout_path(model)}/promote"
+        return cast("schemas.OperationStatus", self._call("POST", path, body={"version": version}))
+
+    def rollback_model(self, model: str, revision: int | None) -> schemas.OperationStatus:
+        path = f"{_rollout_path(model)}/rollback"
+        return cast("schemas.OperationStatus", self._call("POST", path, body={"revision": revision}))
+
+    def pause_rollout(self, model: str, reason: str) -> schemas_console.RolloutStatus:
+        path = f"{_rollout_path(model)}/pause"
+        return cast("schemas_console.RolloutStatus", self._call("POST", path, body={"reason": reason}))
+
+    def resume_rollout(self, model: str) -> schemas_console.RolloutStatus:
+        return cast("schemas_console.RolloutStatus", self._call("POST", f"{_rollout_path(model)}/resume", body={}))
+
     def console_link(self) -> schemas_console.ConsoleLink:
         return cast("schemas_console.ConsoleLink", self._call("POST", "/console/links"))
 
@@ -230,6 +248,10 @@ class Client:
         return NotRunningError(
             f"{who} cannot be reached: {exc}", hint="its log is in the state directory: logs/control.log"
         )
+
+
+def _rollout_path(model: str) -> str:
+    return f"/models/{quote(model, safe='')}/rollout"
 
 
 def _scale_path(model: str, version: str) -> str:

@@ -24,6 +24,9 @@ def describe(
         return
     out = session.out
     out.line((described.model.name, "bold"), "  ", words.state(described.model.state))
+    if described.model.paused_at is not None:
+        why = f": {described.model.paused_reason}" if described.model.paused_reason else ""
+        out.line(("  rollout     ", "dim"), f"paused since {words.moment(described.model.paused_at)}{why}")
     for title, url in described.urls.items():
         out.long_line((f"  {title:<12}", "dim"), url)
     for title, value in described.settings.items():

@@ -30,13 +30,14 @@ from orchestrator.cli.verb import (
 
 SECTIONS = {
     "Run": ("up", "down", "doctor"),
-    "Change": ("init", "validate", "plan", "apply", "scale", "rollback", "delete"),
+    "Change": ("init", "validate", "plan", "apply", "scale", "rollout", "rollback", "delete"),
     "Look": ("console", "status", "top", "describe", "events", "logs", "history", "autoscale", "cost"),
     "Use": ("predict", "bench", "simulate", "keys", "schema", "version"),
 }
 # Verbs that have verbs of their own, with the functions that they are in the verb's module.
 GROUPS = {
     "keys": {"create": "create", "list": "list_all", "revoke": "revoke"},
+    "rollout": {"status": "status", "promote": "promote", "pause": "pause", "resume": "resume"},
     "autoscale": {"explain": "explain", "history": "history"},
 }
 VERBS = tuple(name for names in SECTIONS.values() for name in names)

@@ -1,4 +1,4 @@
-"""`modelfleet rollback`: back to an earlier revision, to the byte."""
+"""`modelfleet rollback`: back to an earlier revision, to the byte; or one model back to how it was in one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,27 @@ if TYPE_CHECKING:
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
-@verb("modelfleet rollback", "modelfleet rollback 3", "modelfleet rollback --yes --timeout 60")
+@verb(
+    "modelfleet rollback",
+    "modelfleet rollback 3",
+    "modelfleet rollback --model iris               only this model, to how it was before it last changed",
+    "modelfleet rollback 3 --model iris --yes --timeout 60",
+)
 def rollback(
     session: Session,
     revision: Annotated[
         int | None, typer.Argument(min=1, metavar="[REVISION]", show_default=False, help="[default: the one before].")
     ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", show_default=False, help="This model alone; others stay.")
+    ] = "",
     yes: YesOption = False,
     timeout: TimeoutOption = 300,
 ) -> None:
     """Return to an earlier revision. The manifest file stays as it is."""
+    if model:
+        _one_model(session, model, revision, yes=yes, timeout_s=timeout)
+        return
     current, target = _both(session, revision)
     if session.tells:
         _show(session, current, target)
@@ -36,6 +47,15 @@ def rollback(
     operation = session.client.rollback(target.revision)
     follow(session, operation, timeout)
     session.say(f"{current.file} still says what was rolled back; the next apply would bring it again.")
+
+
+def _one_model(session: Session, model: str, revision: int | None, *, yes: bool, timeout_s: float) -> None:
+    """The control plane finds the revision; the events and the history say which it was."""
+    where = f"in revision {revision}" if revision else "before it last changed"
+    session.confirm(f"Make model {model} as it was {where}, and leave all others as they are?", yes=yes)
+    operation = session.client.rollback_model(model, revision)
+    follow(session, operation, timeout_s)
+    session.say("The manifest file still says what was rolled back; the next apply of it would bring that again.")
 
 
 def _both(session: Session, number: int | None) -> tuple[schemas.Revision, schemas.Revision]:

@@ -227,13 +227,15 @@ class DesiredVersion(RouteSettings):
 
 @dataclass(frozen=True, slots=True)
 class DesiredModel:
-    """A model's versions, the share of traffic (weights that sum to 100) and labels of each."""
+    """A model's versions, the share of traffic (weights that sum to 100) and labels of each. `paused`: nothing of it
+    that lives is replaced or removed (`pausing.py`); never so in what is applied."""
 
     name: str
     versions: Mapping[str, DesiredVersion]
     traffic: Mapping[str, int]
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: ModelSettings = field(default_factory=ModelSettings)
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,8 @@ class Policy:
 class Verdict:
     """Where one version stands. `reason` is a sentence when it is not "ready", or ready with a replica ejected.
 
-    `ready` of `desired` replicas are awake and ready, `standby` are loaded and paused.
+    `ready` of `desired` replicas are awake and ready, `standby` are loaded and paused. `paused`: its model's rollout
+    is, so that nobody waits for it to become ready.
     """
 
     key: VersionKey
@@ -201,6 +202,12 @@ class Verdict:
     desired: int
     reason: str = ""
     standby: int = 0
+    paused: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more is to come of it by itself."""
+        return self.paused or self.state in ("ready", "asleep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +229,7 @@ class Plan:
 
     @property
     def is_converged(self) -> bool:
-        return self.is_empty and all(v.state in ("ready", "asleep") for v in self.verdicts.values())
+        return self.is_empty and all(v.is_settled for v in self.verdicts.values())
 
     def render(self) -> str:
         return "\n".join(action.render() for action in self.actions)

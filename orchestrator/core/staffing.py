@@ -75,17 +75,29 @@ def staff(roster: Roster, traffic: Traffic | None, at: Situation) -> Staffing:
     decision.wakings = standby.wake(roster)
     spares = standby.spares_of(roster, len(decision.wakings), at.memory)
     _finish_drains(roster, spares, at, decision)
-    _stop_outdated(roster, at, decision)
-    _release_old(roster, roster.wanted, traffic, decision)
-    _shed_surplus(roster, roster.wanted, traffic, spares, decision)
-    if spares.paused or spares.old:
-        _end_standby(roster.wanted, spares, decision)
-    _fill_up(roster, roster.wanted, spares, at, decision)
+    if not _is_paused(traffic):
+        _let_go(roster, roster.wanted, traffic, spares, at, decision)
+    _fill_up(roster, roster.wanted, traffic, spares, at, decision)
     for replica in roster.pending:
         decision.wakes.append(startup_deadline(roster, replica, at.history))
         if replica.id in at.memory.woken:
             decision.wakes.append(at.memory.woken[replica.id] + WAKE_CHECK_S)
     return decision
+
+
+def _let_go(
+    roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, spares: Spares, at: Situation, decision: Staffing
+) -> None:
+    """All that live and are not, or no more, as they should be."""
+    _stop_outdated(roster, at, decision)
+    _release_old(roster, wanted, traffic, decision)
+    _shed_surplus(roster, wanted, traffic, spares, decision)
+    if spares.paused or spares.old:
+        _end_standby(wanted, spares, decision)
+
+
+def _is_paused(traffic: Traffic | None) -> bool:
+    return traffic is not None and traffic.paused
 
 
 def drain_timeout_s(roster: Roster, memory: Memory) -> float:
@@ -136,6 +148,8 @@ def _in_flight(replica: Replica) -> str:
 
 
 def _dismiss(roster: Roster, traffic: Traffic | None, decision: Staffing) -> None:
+    if _is_paused(traffic):
+        return
     cause = "model removed" if traffic is None else "version removed"
     for replica in (*roster.old_pending, *roster.old_standby):
         _stop(replica, UNREADY_GRACE_S, cause, decision)
@@ -188,10 +202,16 @@ def _is_leaned_on(roster: Roster, traffic: Traffic | None) -> bool:
     return traffic is not None and traffic.leans_on(roster.key.version)
 
 
-def _fill_up(roster: Roster, wanted: DesiredVersion, spares: Spares, at: Situation, decision: Staffing) -> None:
-    awake = roster.awake_count + spares.waking
+def _fill_up(
+    roster: Roster, wanted: DesiredVersion, traffic: Traffic | None, spares: Spares, at: Situation, decision: Staffing
+) -> None:
+    awake, asleep = roster.awake_count + spares.waking, 0
+    if _is_paused(traffic):
+        # Old ones stay, so that only what is missing beside them is made anew.
+        awake += len(roster.old_ready) + len(roster.old_pending)
+        asleep = len(spares.old)
     decision.missing_awake = max(0, wanted.replicas - awake)
-    decision.missing = decision.missing_awake + max(0, spares.room - max(0, awake - wanted.replicas))
+    decision.missing = decision.missing_awake + max(0, spares.room - asleep - max(0, awake - wanted.replicas))
     if decision.missing == 0:
         return
     failed = at.failures.of(roster)

@@ -19,12 +19,13 @@ from orchestrator.core.roster import Roster, Rosters, phase
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Weights and labels in force. `held`: versions that they name but nobody desires. `waits_for`: versions that must
-    become ready before the desired traffic is in force; none when it is."""
+    become ready before the desired traffic is in force; none when it is. `paused`: the model is."""
 
     weights: Mapping[str, int]
     labels: Mapping[str, str]
     held: frozenset[str] = frozenset()
     waits_for: tuple[str, ...] = ()
+    paused: bool = False
 
     def holds(self, version: str) -> bool:
         return version in self.held
@@ -71,14 +72,29 @@ def decide_traffic(
 def _of_model(model: DesiredModel, previous: RoutedModel | None, rosters: Rosters, failures: FailureCount) -> Traffic:
     wanted = {version: weight for version, weight in model.traffic.items() if weight > 0}
     if previous is None:
-        return Traffic(wanted, dict(model.labels))
+        return Traffic(wanted, dict(model.labels), paused=model.paused)
     scene = _Scene(model, previous, rosters, failures)
+    if model.paused and all(v in model.versions or scene.serves(v) for v in previous.weights):
+        return _as_it_is(scene)
     waits_for = _waits_for(scene, wanted)
     weights = previous.weights if waits_for else wanted
     labels = {label: _label_target(scene, label, version) for label, version in model.labels.items()}
     held = frozenset({*weights, *labels.values()}.difference(model.versions))
     moving = [version for label, version in model.labels.items() if labels[label] != version]
-    return Traffic(weights, labels, held, tuple(dict.fromkeys((*waits_for, *moving))))
+    return Traffic(weights, labels, held, tuple(dict.fromkeys((*waits_for, *moving))), model.paused)
+
+
+def _as_it_is(scene: _Scene) -> Traffic:
+    """A paused model's: nothing moves while what carries it can be kept."""
+    weights = dict(scene.previous.weights)
+    labels = {label: _kept_target(scene, label, version) for label, version in scene.model.labels.items()}
+    held = frozenset({*weights, *labels.values()}.difference(scene.model.versions))
+    return Traffic(weights, labels, held, paused=True)
+
+
+def _kept_target(scene: _Scene, label: str, wanted: str) -> str:
+    before = scene.previous.labels.get(label, wanted)
+    return before if before in scene.model.versions or scene.serves(before) else wanted
 
 
 def _waits_for(scene: _Scene, wanted: Mapping[str, int]) -> tuple[str, ...]:

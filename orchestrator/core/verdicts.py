@@ -6,6 +6,7 @@ Reads the decision that was made and changes nothing. Sentences are for people a
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 from orchestrator.core.plan import Failures, Verdict
@@ -16,6 +17,26 @@ from orchestrator.core.traffic import Traffic
 
 def judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | None, at: Situation) -> Verdict:
     """The verdict on one version after this plan, which starts `starts` more of its replicas."""
+    verdict = _judge(roster, decision, starts, traffic, at)
+    if traffic is None or not traffic.paused:
+        return verdict
+    return replace(verdict, paused=True, reason=_paused(roster, verdict))
+
+
+def _paused(roster: Roster, verdict: Verdict) -> str:
+    """What a pause keeps as it is, before what else there is to say."""
+    others = len(roster.old_ready) + len(roster.old_pending) + len(roster.old_standby)
+    surplus = max(0, len(roster.ready) - verdict.desired) if roster.wanted else 0
+    kept = [_count(others, "replica") + " of an earlier spec"] if others and roster.wanted else []
+    kept += [_count(others, "replica") + " of a version that was removed"] if others and not roster.wanted else []
+    kept += [f"{surplus} more than wanted"] if surplus else []
+    told = f"rollout paused; {' and '.join(kept)} stay" if kept else "rollout paused"
+    if verdict.state in ("starting", "failed"):
+        return f"{told}; {verdict.reason}"
+    return told
+
+
+def _judge(roster: Roster, decision: Staffing, starts: int, traffic: Traffic | None, at: Situation) -> Verdict:
     if roster.wanted is None:
         return _stopping(roster, traffic)
     leaving = {drain.replica_id for drain in decision.drains}

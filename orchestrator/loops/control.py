@@ -41,10 +41,12 @@ from orchestrator.loops.keys import Keys
 from orchestrator.loops.observability import Observability
 from orchestrator.loops.observe import Prober
 from orchestrator.loops.operations import Operations
+from orchestrator.loops.pauses import Pauses
 from orchestrator.loops.prepare import Preparer, listener_of
 from orchestrator.loops.reconcile import ReconcileLoop
 from orchestrator.loops.recorder import Recorder
 from orchestrator.loops.resources import ResourceWatch
+from orchestrator.loops.rollouts import Rollouts
 from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.signals import Signals
 from orchestrator.loops.targets import Targets
@@ -95,17 +97,20 @@ class ControlPlane:
             oom_killed=self.metrics.oom_killed,
         )  # fmt: skip
         self.targets = Targets(self.store.scaling)
+        self.pauses = Pauses(self.store)
         self.loop = ReconcileLoop(
             self.engine, self.board, self.prober, self.keeper, self.executor, self.journal, self._threads, Policy(),
-            self.targets, self.metrics.woke, self.metrics.turned,
+            self.targets, self.pauses, self.metrics.woke, self.metrics.turned,
         )  # fmt: skip
         self.ejections = EjectionWatch(self.keeper, self.prober, self.journal, lambda: self.loop.observed, self._wake)
         self.resources = ResourceWatch(self.engine, self._threads, lambda: self.loop.plan is not None)
         self.operations = Operations(
             self.config, self.store, self.preparer, self.loop, self.keeper, self.observability, self.board,
-            self.journal, self._threads,
+            self.journal, self._threads, self.metrics.rolled_out,
         )  # fmt: skip
-
+        self.rollouts = Rollouts(
+            self.store, self.loop, self.pauses, self.operations, self.journal, self._threads, self.metrics.rolled_out
+        )  # fmt: skip
         self.recorder = Recorder(lambda: self.loop.plan.verdicts if self.loop.plan else {})
         self.signals = Signals(self.journal, self.recorder.hear)
         self.autoscaler = Autoscaler(

@@ -24,7 +24,7 @@ from orchestrator.adapters.gateway import bind_problem
 from orchestrator.adapters.store import Store, StoredOperation, StoredRevision
 from orchestrator.config import Config
 from orchestrator.core import diff
-from orchestrator.core.entities import Desired, VersionKey
+from orchestrator.core.entities import Desired, DesiredModel, VersionKey
 from orchestrator.core.errors import ConflictError, FleetError, NotFoundError
 from orchestrator.core.plan import Plan
 from orchestrator.loops.journal import Journal, Signal
@@ -48,7 +48,12 @@ GATEWAY_EVERY_S = 0.05
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What was asked, as stored. `text` and `base_dir` make it whole without the file it came from."""
+    """What was asked, as stored. `text` and `base_dir` make it whole without the file it came from.
+
+    `from_revision`: nothing is resolved anew, all is as that revision has it; but `model`, if one is named, gets the
+    shares of the text (a promotion), or is as `model_from`, another revision, has it (its roll back). `version` is
+    then the one that it is about.
+    """
 
     kind: str
     text: str
@@ -56,10 +61,19 @@ class Request(msgspec.Struct, frozen=True):
     base_dir: str
     summary: str = ""
     from_revision: int | None = None
+    model: str = ""
+    version: str = ""
+    model_from: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What the rollout of a model ends as, where it ends well."""
+        return "promoted" if self.kind == "promote" else "rolled_back"
 
 
 class Operations:
-    """Begins, resumes and watches operations. `changed` is notified at every step of any of them."""
+    """Begins, resumes and watches operations. `changed` is notified at every step of any of them, `rolled_out` is told
+    how each promotion, and each roll back of one model, ended."""
 
     def __init__(
         self,
@@ -72,8 +86,10 @@ class Operations:
         board: TableBoard,
         journal: Journal,
         threads: ThreadPoolExecutor,
+        rolled_out: Callable[[VersionKey, str], None] = lambda _key, _outcome: None,
     ) -> None:
         self._config = config
+        self._rolled_out = rolled_out
         self._board = board
         self._store = store
         self._preparer = preparer
@@ -96,7 +112,20 @@ class Operations:
         changes = diff.preview(self._loop.desired, self._loop.foresee(prepared.desired), self._loop.observed)
         manifest = prepared.manifest
         watched = self._observability.changes(manifest.observability)
-        return (*changes, *self._gateway_change(manifest), *watched), prepared.warnings
+        waiting = self._waiting(prepared.desired)
+        return (*changes, *waiting, *self._gateway_change(manifest), *watched), prepared.warnings
+
+    def _waiting(self, desired: Desired) -> tuple[diff.Change, ...]:
+        """What an apply would change about models whose rollout is paused, once they are resumed."""
+        paused = self._loop.pauses.all.keys()
+        before, after = (
+            replace(d, models={name: model for name, model in d.models.items() if name in paused})
+            for d in (self._loop.applied, replace(self._loop.applied, models=desired.models))
+        )
+        return tuple(
+            replace(change, sentence=f"{change.sentence}, once its rollout is resumed")
+            for change in diff.preview(before, after, self._loop.observed)
+        )
 
     def _resolve(self, text: str, file: str, base_dir: Path) -> Prepared:
         return self._preparer.resolve(self._preparer.load(text, file, base_dir))
@@ -122,13 +151,13 @@ class Operations:
                 "apply: the plan that was shown is no longer what would happen, for the cluster or the sources changed "
                 "meanwhile; run it again and read the new plan"
             )
-        return self._begin(Request("apply", text, file, str(base_dir), _summary(changes)))
+        return self.begin(Request("apply", text, file, str(base_dir), _summary(changes)))
 
     def rollback(self, number: int | None) -> StoredOperation:
         """Begins a return to revision `number`, or to the one before the current. Raises `NotFoundError`."""
         target = self._rollback_target(number)
         summary = f"rolled back to revision {target.revision}"
-        return self._begin(
+        return self.begin(
             Request("rollback", target.manifest, target.file, target.base_dir, summary, target.revision)
         )  # fmt: skip
 
@@ -138,9 +167,14 @@ class Operations:
         if current is None or model not in current.desired.models:
             names = ", ".join(sorted(current.desired.models)) if current else ""
             raise NotFoundError(f"model {model!r}: not in force; the models are: {names or 'none'}; name one of them")
+        if model in self._loop.pauses.all:
+            raise ConflictError(
+                f"model {model!r}: its rollout is paused, and nothing of it is removed meanwhile; resume it first "
+                f"(`modelfleet rollout resume {model}`)"
+            )
         text = manifests.without_model(current.manifest, model)
         request = Request("delete", text, current.file, current.base_dir, f"deleted model {model}", current.revision)
-        return self._begin(request)
+        return self.begin(request)
 
     def resume(self) -> None:
         """Takes up what an earlier process left: preparations start again, convergence is watched on."""
@@ -157,7 +191,8 @@ class Operations:
     async def close(self) -> None:
         await self._tasks.cancel()
 
-    def _begin(self, request: Request) -> StoredOperation:
+    def begin(self, request: Request) -> StoredOperation:
+        """Raises `ConflictError` while another one prepares."""
         if self._preparing is not None:
             raise ConflictError(
                 f"{request.kind}: operation {self._preparing} is being prepared; one is prepared at a time; wait for "
@@ -200,6 +235,9 @@ class Operations:
         )  # fmt: skip
         message = f"revision {revision.revision} is in force: {request.summary}"
         self._journal.record("revision_applied", message, revision=revision.revision)
+        if request.model:
+            key = VersionKey(request.model, request.version)
+            self._journal.record(f"model_{request.outcome}", request.summary, key=key, revision=revision.revision)
         self.enforce(revision)
         stored = self._store.operation(operation.id)
         if stored is not None:
@@ -247,8 +285,20 @@ class Operations:
             raise ManifestError(faults)
         self._check_listener(manifest)
         wanted = {name: model for name, model in stored.desired.models.items() if name in manifest.models}
+        if request.model:
+            wanted[request.model] = self._rolled(request, stored.desired, manifest)
         self._preparer.require(wanted, manifest, step)
         return replace(stored.desired, models=wanted)
+
+    def _rolled(self, request: Request, desired: Desired, manifest: manifests.Manifest) -> DesiredModel:
+        """The model that a rollout is about, as it shall be."""
+        if request.model_from is None:
+            traffic = dict(manifest.models[request.model].traffic)
+            return replace(desired.models[request.model], traffic=traffic)
+        earlier = self._store.revision(request.model_from)
+        if earlier is None or request.model not in earlier.desired.models:
+            raise NotFoundError(f"revision {request.model_from}: not in the store; see `modelfleet history`")
+        return earlier.desired.models[request.model]
 
     def _check_listener(self, manifest: manifests.Manifest) -> None:
         """A port that somebody else uses is found before anything changes."""
@@ -275,7 +325,14 @@ class Operations:
         diagnostics = error.diagnostics if isinstance(error, ManifestError) else ()
         self._store.end_operation(operation, "failed", str(error), msgspec.json.encode(diagnostics).decode())
         self._journal.record("operation_failed", f"{operation.kind} changed nothing: {error}", level="error")
+        self._count(operation, has_failed=True)
         self.changed.notify()
+
+    def _count(self, operation: StoredOperation, *, has_failed: bool = False) -> None:
+        request = msgspec.json.decode(operation.request, type=Request)
+        if request.model:
+            outcome = "failed" if has_failed else request.outcome
+            self._rolled_out(VersionKey(request.model, request.version), outcome)
 
     async def ensure_runtime(self, key: VersionKey) -> None:
         """Makes sure that what a version in force is started in is there; builds it again where somebody removed it.
@@ -332,9 +389,10 @@ class Operations:
         if self._runs(plan):
             self._store.end_operation(operation, "succeeded")
             self._journal.record("converged", f"revision {operation.revision} runs", revision=operation.revision or 0)
+            self._count(operation)
             self._collect_garbage()
             return True
-        waiting = [v for v in plan.verdicts.values() if v.state in ("starting", "updating", "failed")]
+        waiting = [v for v in plan.verdicts.values() if not v.is_settled and v.state != "stopping"]
         hopeless = [v for v in waiting if self._attempts(v.key, plan) >= FAILED_AFTER and v.state == "failed"]
         if not waiting or len(hopeless) < len(waiting):
             return False
@@ -342,6 +400,7 @@ class Operations:
         message = f"revision {operation.revision} did not converge, and is still tried: {reasons}"
         self._store.end_operation(operation, "failed", message)
         self._journal.record("not_converged", message, level="error", revision=operation.revision or 0)
+        self._count(operation, has_failed=True)
         return True
 
     def _attempts(self, key: VersionKey, plan: Plan) -> int:
@@ -351,6 +410,7 @@ class Operations:
 
     def _collect_garbage(self) -> None:
         kept = [r.desired for r in self._store.revisions(KEPT_REVISIONS)]
+        kept.append(self._loop.asked)  # a paused model may be of an older one
         try:
             self._preparer.collect_garbage(kept)
         except OSError as exc:

@@ -26,6 +26,7 @@ from orchestrator.loops.haste import LastLook, urgent
 from orchestrator.loops.journal import Journal, Signal
 from orchestrator.loops.keeper import GatewayKeeper
 from orchestrator.loops.observe import Prober, snapshot
+from orchestrator.loops.pauses import Pauses
 from orchestrator.loops.routing import TableBoard
 from orchestrator.loops.targets import Targets
 from orchestrator.loops.tasks import wait_until_set
@@ -43,7 +44,7 @@ SETTLE_EVERY_S = 0.1
 
 
 class ReconcileLoop:
-    """Drives one cluster towards `desired`: what was applied, with the counts of `targets`.
+    """Drives one cluster towards `desired`: what was applied, with `pauses` and the counts of `targets`.
 
     `plan` and `observed` are the last ones, for status.
     """
@@ -59,6 +60,7 @@ class ReconcileLoop:
         threads: ThreadPoolExecutor,
         policy: Policy,
         targets: Targets,
+        pauses: Pauses,
         woke: Callable[[VersionKey, float], None] = lambda _key, _seconds: None,
         turned: Callable[[float, bool], None] = lambda _seconds, _engine_answered: None,
     ) -> None:
@@ -73,8 +75,10 @@ class ReconcileLoop:
         self._threads = threads
         self._policy = policy
         self._targets = targets
+        self.pauses = pauses
         self._woke = woke
         self._turned = turned
+        self.applied = Desired()
         self._asked = Desired()
         self._wake = asyncio.Event()
         self._settling_until = 0.0
@@ -91,21 +95,26 @@ class ReconcileLoop:
 
     @property
     def asked(self) -> Desired:
-        """What was applied, without the counts that were chosen since."""
+        """What was applied, where nothing is paused, without the counts that were chosen since."""
         return self._asked
 
     def set_desired(self, desired: Desired) -> None:
-        self._asked, self.desired = desired, self.foresee(desired)
+        self.applied = desired
+        self._asked, self.desired = self.pauses.held(desired), self.foresee(desired)
         self._targets.adopt(self.desired)
         self.wake()
 
+    def reapply(self) -> None:
+        """Takes up a change of the pauses."""
+        self.set_desired(self.applied)
+
     def foresee(self, desired: Desired) -> Desired:
-        """What would be desired if this was applied: the counts that the autoscaler chose stay."""
-        return self._targets.applied(desired, running=self.desired)
+        """What would be desired if this was applied: what is paused stays, and the counts that the autoscaler chose."""
+        return self._targets.applied(self.pauses.held(desired), running=self.desired)
 
     def retarget(self) -> None:
         """Takes up counts that were set in `targets`."""
-        self.desired = self.foresee(self._asked)
+        self.desired = self.foresee(self.applied)
         self.wake()
 
     def wake(self) -> None:

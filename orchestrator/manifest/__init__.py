@@ -5,7 +5,7 @@ This package owns the manifest's language, and nothing of what is done with it. 
 """
 
 from orchestrator.manifest.diagnostics import Diagnostic, ManifestError
-from orchestrator.manifest.edit import section, without_model
+from orchestrator.manifest.edit import section, with_all_traffic, with_model, without_model
 from orchestrator.manifest.gateway import AccessLogConfig, GatewayConfig, LimitsConfig, TlsConfig
 from orchestrator.manifest.load import load, load_file, read_text
 from orchestrator.manifest.model import (
@@ -60,5 +60,7 @@ __all__ = [
     "load_file",
     "read_text",
     "section",
+    "with_all_traffic",
+    "with_model",
     "without_model",
 ]

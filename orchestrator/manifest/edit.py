@@ -1,12 +1,14 @@
-"""Cuts one model out of a manifest's text, or reads it, and leaves every other character as its author wrote it.
+"""Cuts one model out of a manifest's text, reads it, puts another in its place, or moves its traffic; every other
+character stays as its author wrote it.
 
 Works by the marks of the nodes, never by writing YAML anew: comments and formatting survive. The comment lines directly
-above a model belong to it, and so do those below it that are indented deeper. A cut that would change anything else is
-refused.
+above a model belong to it, and so do those below it that are indented deeper. An edit that would change anything else
+is refused.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from dataclasses import dataclass
@@ -40,8 +42,69 @@ def without_model(text: str, name: str) -> str:
         result = text[:start] + text[end:]
     else:
         result = _without_lines(text, place)
-    _verify(result, place.root, name)
+    wanted = _plain(place.root)
+    del wanted["models"][name]
+    _verify(result, wanted, ("models", name), "cut out")
     return result
+
+
+def with_all_traffic(text: str, name: str, version: str) -> str:
+    """`text` with all of a model's traffic on `version`. Versions that had a share stand there with 0 from now on.
+
+    Raises `NotFoundError`, or `UserError` where only a person can write it.
+    """
+    place = _find(text, name)
+    model = place.entry.value
+    if not isinstance(model, Mapping) or not model.entries:
+        raise NotFoundError(f"model {shown(name)}: has no versions in the manifest; there is nothing to move")
+    traffic = model.entries.get("traffic")
+    shares = traffic.value.entries if traffic and isinstance(traffic.value, Mapping) else {}
+    if shares and traffic is not None and isinstance(traffic.value, Mapping):
+        result = _reshared(text, traffic.value, version)
+    elif traffic is not None:
+        # `traffic:` without anything, or `{}`.
+        colon = text.index(":", traffic.key.end.offset) + 1
+        end = traffic.value.end.offset if isinstance(traffic.value, Mapping) else colon
+        result = f"{text[:colon]} {_all_on(version)}{text[end:]}"
+    else:
+        result = _with_line(text, place, model, f"traffic: {_all_on(version)}")
+    wanted = _plain(place.root)
+    wanted["models"][name]["traffic"] = {**dict.fromkeys(shares, "0"), version: "100"}
+    _verify(result, wanted, ("models", name, "traffic"), "changed")
+    return result
+
+
+def with_model(text: str, name: str, written: str) -> str:
+    """`text` with a model as it is `written` (what `section` gives), in the place of the one of this name or after the
+    last. Raises `UserError` where only a person can write it."""
+    root = _parsed(text)
+    parent = root.entries.get("models") if isinstance(root, Mapping) else None
+    models = parent.value if parent else None
+    if not isinstance(root, Mapping) or not isinstance(models, Mapping) or not models.entries:
+        raise _by_hand(("models", name), "put in")
+    if models.flow:
+        last = list(models.entries.values())[-1].value.end.offset
+        known = models.entries.get(name)
+        start, end = (known.key.start.offset, known.value.end.offset) if known else (last, last)
+        result = text[:start] + ("" if known else ", ") + written.rstrip() + text[end:]
+    else:
+        result = _with_lines(text, models, name, written)
+    wanted = _plain(root)
+    new_root = _parsed(written)
+    wanted["models"][name] = _plain(new_root)[name] if isinstance(new_root, Mapping) else None
+    _verify(result, wanted, ("models", name), "put in")
+    return result
+
+
+def _with_lines(text: str, models: Mapping, name: str, written: str) -> str:
+    lines = text.splitlines(keepends=True)
+    if not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    known = models.entries.get(name)
+    neighbour = known or list(models.entries.values())[-1]
+    start, end = _line_span(lines, neighbour)
+    new = textwrap.indent(written, " " * (neighbour.key.start.column - 1))
+    return "".join([*lines[: start if known else end], new, *lines[end:]])
 
 
 def section(text: str, model: str) -> str:
@@ -122,19 +185,49 @@ def _comment_indent(line: str) -> int | None:
     return len(line) - len(content) if content.startswith("#") else None
 
 
-def _verify(result: str, before: Mapping, name: str) -> None:
-    """The cut must have removed this model and nothing else."""
-    wanted = _plain(before)
-    del wanted["models"][name]
+def _reshared(text: str, shares: Mapping, version: str) -> str:
+    """Every share where it stands, so that what is written beside it stays."""
+    for name, entry in sorted(shares.entries.items(), key=lambda item: -item[1].value.start.offset):
+        share = "100" if name == version else "0"
+        text = text[: entry.value.start.offset] + share + text[entry.value.end.offset :]
+    if version in shares.entries:
+        return text
+    first = next(iter(shares.entries.values())).key.start
+    between = ", " if shares.flow else "\n" + " " * (first.column - 1)
+    return f"{text[: first.offset]}{json.dumps(version)}: 100{between}{text[first.offset :]}"
+
+
+def _with_line(text: str, place: _Place, model: Mapping, line: str) -> str:
+    """A field more, before the first: above the comments that belong to that."""
+    first = next(iter(model.entries.values())).key.start
+    if model.flow:
+        return f"{text[: first.offset]}{line}, {text[first.offset :]}"
+    lines = text.splitlines(keepends=True)
+    at = first.line - 1
+    while at > place.entry.key.start.line and _comment_indent(lines[at - 1]) == first.column - 1:
+        at -= 1
+    return "".join([*lines[:at], " " * (first.column - 1) + line + "\n", *lines[at:]])
+
+
+def _all_on(version: str) -> str:
+    return f"{{{json.dumps(version)}: 100}}"
+
+
+def _verify(result: str, wanted: Any, path: tuple[str, ...], what: str) -> None:
+    """The edit must have done this and nothing else."""
     try:
         done = _plain(_parsed(result)) == wanted
     except ManifestError:
         done = False
     if not done:
-        raise UserError(
-            f"{dotted(('models', name))}: cannot be cut out by itself; an alias elsewhere needs an anchor in it, or it "
-            "shares a line with another section; edit the file by hand and apply it"
-        )
+        raise _by_hand(path, what)
+
+
+def _by_hand(path: tuple[str, ...], what: str) -> UserError:
+    return UserError(
+        f"{dotted(path)}: cannot be {what} by itself; an alias elsewhere needs an anchor in it, or it shares a line "
+        "with another section; edit the file by hand and apply it"
+    )
 
 
 def _plain(node: Node) -> Any:

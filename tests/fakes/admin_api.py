@@ -252,6 +252,8 @@ class FakeAdminApi:
             return [
                 v.scaling for v in model.versions if v.scaling and call.query.get("version", v.version) == v.version
             ]
+        if what == "rollout":
+            return self._rollout(name)
         if what == "logs":
             wanted = call.query.get("version", "")
             return [each for each in self.world.logs if wanted in ("", each.version)]
@@ -264,6 +266,28 @@ class FakeAdminApi:
             events=self.world.events,
             urls=urls,
         )
+
+    def _rollout(self, model: str, **facts: Any) -> console.RolloutStatus:
+        versions = [
+            console.RolloutVersion(version="1", state="ready", share=90, routed=90, ready=1, desired=1),
+            console.RolloutVersion(version="2", state="updating", share=10, routed=0, ready=1, desired=2, old=1,
+                                   reason="1 of 2 replicas ready"),
+        ]  # fmt: skip
+        base: dict[str, Any] = {"model": model, "state": "moving", "versions": versions}
+        return console.RolloutStatus(**{**base, **facts})
+
+    def _post_models(self, call: Call, name: str, _rollout: str, what: str) -> Any:
+        match what:
+            case "promote":
+                console.PromoteRequest.model_validate(call.body)
+                return self._begun()
+            case "rollback":
+                console.ModelRollbackRequest.model_validate(call.body)
+                return self._begun()
+            case "pause":
+                reason = console.PauseRequest.model_validate(call.body).reason
+                return self._rollout(name, state="paused", paused_at=time.time(), paused_reason=reason, waiting=True)
+        return self._rollout(name)
 
     def _post_plan(self, call: Call) -> Any:
         s.ManifestRequest.model_validate(call.body)

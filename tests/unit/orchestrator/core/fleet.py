@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.entities import Desired, Exit, Observed, Replica
+from orchestrator.core.pausing import Pause, held
 from orchestrator.core.plan import (
     DrainReplica,
     Memory,
@@ -35,6 +36,8 @@ class Fleet:
 
     now: float = 1000.0
     desired: Desired = field(default_factory=Desired)
+    applied: Desired = field(default_factory=Desired)
+    pauses: dict[str, Pause] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     replicas: dict[str, Replica] = field(default_factory=dict)
     ready_at: dict[str, float] = field(default_factory=dict)
@@ -46,6 +49,20 @@ class Fleet:
     engine_fails: bool = False
     wakes_dead: bool = False
     made: int = 0
+
+    # -- what people want ------------------------------------------------------------------------------------
+
+    def apply(self, want: Desired) -> None:
+        self.applied = want
+        self.desired = held(want, self.pauses)
+
+    def pause_rollout(self, name: str) -> None:
+        self.pauses[name] = Pause(self.now, "", replace(self.desired.models[name], paused=False))
+        self.apply(self.applied)
+
+    def resume_rollout(self, name: str) -> None:
+        del self.pauses[name]
+        self.apply(self.applied)
 
     # -- what happens in the world --------------------------------------------------------------------------
 
@@ -169,6 +186,7 @@ class Checks:
         self.stops_only_what_is_done()
         self.pauses_only_what_is_idle()
         self.wakes_what_is_needed()
+        self.leaves_paused_models_as_they_are()
         self.decides_the_same_again()
 
     def _by_id(self) -> dict[str, Replica]:
@@ -258,6 +276,17 @@ class Checks:
             asleep = [r for r in ours if r.state is ReplicaState.STANDBY and r.id not in woken]
             awake = [r for r in ours if r.state is not ReplicaState.STANDBY or r.id in woken]
             assert not asleep or len(awake) >= wanted.replicas
+
+    def leaves_paused_models_as_they_are(self) -> None:
+        """Nothing that lives begins to go, and no share moves; what drained before may end."""
+        paused = {name: model for name, model in self.fleet.desired.models.items() if model.paused}
+        for action in self.plan.actions:
+            if isinstance(action, DrainReplica | StopReplica | PauseReplica) and action.key.model in paused:
+                assert action.replica_id in self.before.draining
+        for name, model in paused.items():
+            before = self.before.routed.get(name)
+            if before is not None and before.weights.keys() <= model.versions.keys():
+                assert self.plan.routes[name].weights == before.weights
 
     def decides_the_same_again(self) -> None:
         """A decision is a function; and one on its own result, in an unchanged world, drains nothing twice."""

@@ -73,7 +73,15 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule(want=worlds())
     def apply(self, want: Desired) -> None:
-        self.fleet.desired = want
+        self.fleet.apply(want)
+        self.fleet.step()
+
+    @rule(name=st.sampled_from(["x", "y"]))
+    def somebody_pauses_or_resumes_a_rollout(self, name: str) -> None:
+        if name in self.fleet.pauses:
+            self.fleet.resume_rollout(name)
+        elif name in self.fleet.desired.models:
+            self.fleet.pause_rollout(name)
         self.fleet.step()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 6.0, 30.0]))
@@ -145,7 +153,10 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         fleet = self.fleet
-        fleet.desired = mended(fleet.desired)
+        fleet.applied = mended(fleet.applied)
+        for name in list(fleet.pauses):
+            fleet.resume_rollout(name)
+        fleet.apply(fleet.applied)
 
         plan = fleet.converge()
 
