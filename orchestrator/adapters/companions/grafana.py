@@ -83,9 +83,7 @@ class GrafanaSettings:
             arguments=(f"--config={home}/grafana.ini",),
             files={
                 "grafana.ini": shipped("grafana/grafana.ini").read_text().replace("HOME", str(home)).encode(),
-                "provisioning/datasources/modelfleet.yaml": _yaml(
-                    datasources=[_data_source(self.prometheus, self.trace_url)]
-                ),
+                "provisioning/datasources/modelfleet.yaml": _yaml(datasources=[self._data_source()]),
                 "provisioning/dashboards/modelfleet.yaml": _yaml(providers=[_provider(home / "dashboards")]),
                 # It complains of a directory that is not there.
                 "provisioning/alerting/modelfleet.yaml": _yaml(),
@@ -103,29 +101,28 @@ class GrafanaSettings:
             secrets=("admin_password", "secret_key"),
         )
 
-
-def _data_source(url: str, trace_url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    data: dict[str, Any] = {"httpMethod": "POST", "timeInterval": SCRAPED_EVERY}
-    if trace_url:
-        to = _literal(trace_url.replace("{trace_id}", "${__value.raw}"))
-        data["exemplarTraceIdDestinations"] = [{"name": EXEMPLAR_LABEL, "url": to, "urlDisplayLabel": "Trace"}]
-    source: dict[str, Any] = {
-        "name": "Prometheus",
-        "uid": DATA_SOURCE,
-        "type": "prometheus",
-        "access": "proxy",
-        "orgId": 1,
-        "url": _literal(_without_user(url)),
-        "isDefault": True,
-        "editable": False,
-        "jsonData": data,
-    }
-    if parts.username is not None:
-        source["basicAuth"] = True
-        source["basicAuthUser"] = _literal(unquote(parts.username))
-        source["secureJsonData"] = {"basicAuthPassword": _literal(unquote(parts.password or ""))}
-    return source
+    def _data_source(self) -> dict[str, Any]:
+        source: dict[str, Any] = {
+            "name": "Prometheus",
+            "uid": DATA_SOURCE,
+            "type": "prometheus",
+            "access": "proxy",
+            "orgId": 1,
+            "url": _literal(_without_user(self.prometheus)),
+            "isDefault": True,
+            "editable": False,
+            "jsonData": {"httpMethod": "POST", "timeInterval": SCRAPED_EVERY},
+        }
+        if self.trace_url:
+            to = _literal(self.trace_url.replace("{trace_id}", "${__value.raw}"))
+            link = {"name": EXEMPLAR_LABEL, "url": to, "urlDisplayLabel": "Trace"}
+            source["jsonData"]["exemplarTraceIdDestinations"] = [link]
+        parts = urlsplit(self.prometheus)
+        if parts.username is not None:
+            source["basicAuth"] = True
+            source["basicAuthUser"] = _literal(unquote(parts.username))
+            source["secureJsonData"] = {"basicAuthPassword": _literal(unquote(parts.password or ""))}
+        return source
 
 
 def _provider(directory: Path) -> dict[str, Any]:
