@@ -13,7 +13,6 @@ import socket
 import sys
 from pathlib import Path
 
-import structlog
 import uvicorn
 
 from orchestrator.adapters.state_dir import StateDir
@@ -21,13 +20,14 @@ from orchestrator.adapters.store import Store
 from orchestrator.api.app import create_app
 from orchestrator.config import DEFAULT_API_PORT, ENGINES, Config, default_state_dir, port_from_environment
 from orchestrator.core.errors import ConflictError, FleetError
+from orchestrator.log import configure
 from orchestrator.loops.control import ControlPlane
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs until told to stop. Returns the exit code; a user's mistake is one `Error:` line."""
-    _configure_log()
     try:
+        configure(os.environ, is_terminal=sys.stderr.isatty())
         config = _config(arguments)
         os.umask(0o077)
         asyncio.run(_serve(config))
@@ -102,22 +102,6 @@ def _listen(port: int) -> socket.socket:
     listener.listen(128)
     listener.setblocking(False)
     return listener
-
-
-def _configure_log() -> None:
-    """One event a line: JSON into a file, readable on a terminal."""
-    terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class AccessLog:
         return status >= 500 or self._share >= 1.0 or self._chance() < self._share
 
     def write(self, entry: dict[str, object]) -> None:
-        ts = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        ts = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._lines.append(json.dumps({"ts": ts, **entry}, ensure_ascii=False))
         if len(self._lines) >= FLUSH_LINES:
             self.flush()

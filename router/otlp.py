@@ -3,7 +3,7 @@
 Owns the bounded queue between the two and the counts of what became of each span. Whatever the collector does, no
 request waits for it and none fails: a full queue drops, and says so in a metric. The packages of OpenTelemetry are an
 extra of the distribution and are imported by the thread alone; what a trace consists of is `core/spans.py`'s.
-Why not the SDK's BatchSpanProcessor: docs/decisions/0038.0038.
+Why not the SDK's BatchSpanProcessor: docs/decisions/0038.
 """
 
 from __future__ import annotations

@@ -159,10 +159,11 @@ class Gateway:
     def is_ending(self) -> bool:
         return self.is_draining and not self.has_successor
 
-    def fault(self, exc: Exception, request_id: str) -> None:
+    def fault(self, exc: Exception, request_id: str, traceparent: bytes = b"") -> None:
         """Reports an exception of ours in the work on one request."""
+        ids = {"request_id": request_id, **({"trace_id": traceparent[3:35].decode()} if traceparent else {})}
         trace = "".join(traceback.format_exception(exc))
-        self.log.error("fault", reason=str(exc) or type(exc).__name__, request_id=request_id, trace=trace)
+        self.log.error("fault", reason=str(exc) or type(exc).__name__, **ids, trace=trace)
 
     def hint_at_tls(self) -> None:
         """Somebody spoke plain HTTP to the TLS port."""

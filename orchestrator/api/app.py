@@ -6,27 +6,23 @@ console begins in `console.py`.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 
 from orchestrator import manifest as manifests
-from orchestrator.adapters.engine import LogLine
 from orchestrator.api import (
     console,
     cost,
     discovery,
     doctor,
     keys,
+    logs,
     looking,
     rollouts,
     scaling,
@@ -52,8 +48,6 @@ from router import contract
 log = structlog.get_logger("modelfleet")
 
 MAX_WAIT_S = 30.0
-# How often a follower of logs looks whether the control plane ends.
-FOLLOW_CHECK_S = 0.5
 
 Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="answer later, when it changed, or after this time")]
 
@@ -70,7 +64,7 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.include_router(discovery.router)
     app.include_router(console.files)
     app.include_router(console.router, prefix="/api/v1")
-    for module in (cost, keys, looking, rollouts, scaling, stream, trying):
+    for module in (cost, keys, logs, looking, rollouts, scaling, stream, trying):
         app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(authenticate)])
     app.include_router(private, prefix="/api/v1", dependencies=[Depends(authenticate)])
     app.include_router(internal, prefix="/internal/v1", dependencies=[Depends(require_token)])
@@ -251,90 +245,6 @@ async def down(control: Control, request: schemas.DownRequest, background: Backg
         return {"state": "the control plane ends; replicas and gateway go on"}
     background.add_task(control.down)
     return {"state": "replicas, gateway and control plane end"}
-
-
-# -- logs -------------------------------------------------------------------------------------------------------
-
-
-@private.get("/models/{model}/logs")
-async def logs(
-    control: Control,
-    model: str,
-    version: str = "",
-    replica: str = "",
-    tail: Annotated[int, Query(ge=0, le=10_000)] = 100,
-    follow: bool = False,
-) -> StreamingResponse:
-    """What replicas of a model printed, as one JSON object a line; with `follow`, what they print from now on too."""
-    found = [r for r in control.loop.observed.replicas if r.key.model == model and version in ("", r.key.version)]
-    found = [r for r in found if replica in ("", r.id) and r.id not in control.executor.pending]
-    if not found and model not in control.loop.desired.models:
-        raise _unknown_model(model, list(control.loop.desired.models))
-    keys = {r.id: r.key for r in found}
-    lines = _follow(control, keys, tail) if follow else _merged(control, keys, tail)
-    return StreamingResponse(lines, media_type="application/x-ndjson")
-
-
-async def _merged(control: ControlPlane, keys: dict[str, VersionKey], tail: int) -> AsyncIterator[str]:
-    """The last lines of every replica, merged by time."""
-    read = (asyncio.to_thread(_read, control, id_, tail) for id_ in keys)
-    lines = [line for part in await asyncio.gather(*read) for line in part]
-    for line in sorted(lines, key=lambda x: x.at):
-        yield _entry(line, keys)
-
-
-async def _follow(control: ControlPlane, keys: dict[str, VersionKey], tail: int) -> AsyncIterator[str]:
-    """Lines as they come. A thread reads each replica; they end soon after the caller left."""
-    queue: asyncio.Queue[LogLine | None] = asyncio.Queue(maxsize=1000)
-    loop, left = asyncio.get_running_loop(), threading.Event()
-    for id_ in keys:
-        threading.Thread(target=_pump, args=(control, id_, tail, queue, loop, left), daemon=True).start()
-    ended = 0
-    try:
-        while ended < len(keys):
-            try:
-                line = await asyncio.wait_for(queue.get(), FOLLOW_CHECK_S)
-            except TimeoutError:
-                if control.stopped.is_set():
-                    return
-                continue
-            if line is None:
-                ended += 1
-            else:
-                yield _entry(line, keys)
-    finally:
-        left.set()
-
-
-def _pump(
-    control: ControlPlane, id_: str, tail: int, queue: asyncio.Queue[LogLine | None],
-    loop: asyncio.AbstractEventLoop, left: threading.Event,
-) -> None:  # fmt: skip
-    try:
-        for line in control.engine.logs(id_, tail=tail, follow=True, stopped=left):
-            if left.is_set():
-                return
-            asyncio.run_coroutine_threadsafe(queue.put(line), loop).result(timeout=30)
-    except (FleetError, TimeoutError):
-        return
-    finally:
-        if not left.is_set():
-            asyncio.run_coroutine_threadsafe(queue.put(None), loop)
-
-
-def _read(control: ControlPlane, id_: str, tail: int) -> list[LogLine]:
-    lines: Iterator[LogLine] = control.engine.logs(id_, tail=tail, follow=False)
-    try:
-        return list(lines)
-    except NotFoundError:
-        return []
-
-
-def _entry(line: LogLine, keys: dict[str, VersionKey]) -> str:
-    entry = schemas.LogEntry(
-        at=line.at, replica=line.replica_id, version=keys[line.replica_id].version, stream=line.stream, text=line.text
-    )
-    return entry.model_dump_json() + "\n"
 
 
 # -- gateway ----------------------------------------------------------------------------------------------------

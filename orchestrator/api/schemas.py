@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -422,11 +422,18 @@ class KeyRevoked(Schema):
 
 
 class LogEntry(Schema):
+    """One line. `replica` is `gateway` or `control-plane` for theirs. `event`, `level` and `fields` are what a
+    structured line says, and empty for one that is not."""
+
     at: float
     replica: str
     version: str
     stream: str
     text: str
+    source: Literal["replica", "gateway", "control_plane"] = "replica"
+    level: str = ""
+    event: str = ""
+    fields: dict[str, Any] = {}
 
 
 class Check(Schema):

@@ -185,10 +185,12 @@ class Client:
     def down(self, *, keep_replicas: bool) -> None:
         self._call("POST", "/down", body={"keep_replicas": keep_replicas})
 
-    def logs(self, model: str, *, version: str, tail: int, follow: bool) -> Iterator[schemas.LogEntry]:
-        """Log lines as they come; with `follow` it ends only when the control plane does."""
-        query = {"version": version, "tail": tail, "follow": str(follow).lower()}
-        target = _target(f"/models/{quote(model, safe='')}/logs", {k: v for k, v in query.items() if v != ""})
+    def logs(self, model: str, *, version: str, tail: int, follow: bool, **parts: str) -> Iterator[schemas.LogEntry]:
+        """Log lines as they come; with `follow` it ends only when the control plane does. Of a `model`, or with "" of
+        the `parts` alone."""
+        query = {"version": version, "tail": tail, "follow": str(follow).lower(), **parts}
+        path = f"/models/{quote(model, safe='')}/logs" if model else "/logs"
+        target = _target(path, {k: v for k, v in query.items() if v != ""})
         connection, answer = self._send("GET", target, None, timeout_s=None if follow else ANSWER_TIMEOUT_S)
         try:
             for line in answer:

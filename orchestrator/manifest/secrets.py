@@ -12,7 +12,7 @@ from orchestrator.manifest.nodes import Mapping, Node
 
 ENV_NAME = Text(
     "letters, digits and _, not beginning with a digit or with MODELFLEET_, which is ours",
-    r"(?!MODELFLEET_)[A-Za-z_][A-Za-z0-9_]*",
+    r"(?!MODELFLEET_(?!LOG_(?:FORMAT|LEVEL)$))[A-Za-z_][A-Za-z0-9_]*",
     255,
 )
 

@@ -113,11 +113,11 @@ class Answering:
 
     def fault(self, exc: Exception, exchange: Ending | None) -> None:
         """The one place where an exception of ours ends: with 500, or cut off when an answer had begun."""
-        self._gateway.fault(exc, self._request_id)
+        self._gateway.fault(exc, self._request_id, self._traceparent)
         try:
             self._end_by_fault(exchange)
         except Exception as second:
-            self._gateway.fault(second, self._request_id)
+            self._gateway.fault(second, self._request_id, self._traceparent)
             self._transport.abort()
 
     # called by the gateway

@@ -180,7 +180,7 @@ class Call:
 
     def fault(self, exc: Exception, exchange: Ending | None) -> None:
         """The one place where an exception of ours ends."""
-        self._gateway.fault(exc, self._request_id)
+        self._gateway.fault(exc, self._request_id, self._traceparent)
         if exchange is not self._exchange:
             return  # it was answered before
         has_begun = exchange is not None and exchange.give_up()

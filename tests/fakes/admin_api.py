@@ -242,6 +242,9 @@ class FakeAdminApi:
     def _get_status(self, call: Call) -> Any:
         return self.world.status()
 
+    def _get_logs(self, call: Call) -> Any:
+        return [each for each in self.world.logs if each.source in call.query]
+
     def _get_models(self, call: Call, name: str, what: str = "", *more: str) -> Any:
         model = next((each for each in self.world.models if each.name == name), None)
         if model is None:
@@ -256,7 +259,11 @@ class FakeAdminApi:
             return self._rollout(name)
         if what == "logs":
             wanted = call.query.get("version", "")
-            return [each for each in self.world.logs if wanted in ("", each.version)]
+            return [
+                each
+                for each in self.world.logs
+                if (wanted in ("", each.version) and each.source == "replica") or each.source in call.query
+            ]
         urls = {"v2": f"{self.world.gateway_url}/v2/models/{name}"}
         return s.ModelDescription(
             model=model,
@@ -419,7 +426,7 @@ def _serving(api: FakeAdminApi) -> type[BaseHTTPRequestHandler]:
             except Refused as refusal:
                 self._answer(refusal.status, _encoded(refusal.body))
                 return
-            lines = call.path.endswith("/logs")
+            lines = call.path.endswith("/logs")  # of a model, or of gateway and control plane
             self._answer(200, b"".join(_encoded(each) + b"\n" for each in answer) if lines else _encoded(answer))
 
         def _answer(self, status: int, body: bytes) -> None:

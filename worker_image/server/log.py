@@ -52,7 +52,7 @@ def event(name: str, level: str = "info", **fields: Any) -> None:
 
 def model_failed(reason: str, code: str) -> None:
     """The last line of a server that gives up: the control plane reads it, see docs/CONTRACTS.md."""
-    _write({"event": "model failed", "reason": reason, "code": code})
+    _put(_json({"event": "model failed", "reason": reason, "code": code}))
 
 
 def stack(exc: BaseException) -> str:
@@ -128,7 +128,14 @@ def _asking() -> dict[str, Any]:
 
 
 def _write(fields: dict[str, Any]) -> None:
-    line = _for_people(fields) if _is_for_people() else msgspec.json.encode(fields, enc_hook=str) + b"\n"
+    _put(_for_people(fields) if _is_for_people() else _json(fields))
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(fields, enc_hook=str) + b"\n"
+
+
+def _put(line: bytes) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if _held is not None:
             os.write(_held, line)
