@@ -167,12 +167,14 @@ REVISIONS = Mark(
     "revision {{revision}} is in force",
     NOTE,
 )
+_ROLLED_OUT = 'modelfleet_rollouts_total{cluster="$cluster",model="$model",version=~"$version"}'
+# Its series begin with the first event, which is no increase to Prometheus: five outcomes of each version are many to
+# begin at zero.
 ROLLOUTS = Mark(
     "Rollouts",
-    "sum by (version, outcome) "
-    '(increase(modelfleet_rollouts_total{cluster="$cluster",model="$model",version=~"$version"}[$__rate_interval]))'
-    " > 0",
-    "version {{version}}: {{outcome}}",
+    "sum by (version, outcome) ("
+    f"increase({_ROLLED_OUT}[$__rate_interval]) > 0 or ({_ROLLED_OUT} unless {_ROLLED_OUT} offset $__rate_interval))",
+    "{{outcome}} {{version}}",
     GOOD,
 )
 DECISIONS = Mark(
