@@ -114,13 +114,14 @@ bench-tools: setup
 	@bash scripts/bench_tools.sh
 
 .PHONY: lint
-lint: setup ## Check style, types, layers and shell scripts
+lint: setup ## Check style, types, layers, shell scripts and the console's modules
 	@bash scripts/lint.sh
 
 .PHONY: format
 format: setup ## Format the code and mend what can be mended by itself
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+	@p=orchestrator/console/node_modules/.bin/prettier; [ ! -x $$p ] || $$p --log-level warn --write orchestrator/console/static/js
 
 .PHONY: dashboards
 dashboards: setup ## Write configs/grafana/dashboards/*.json anew from scripts/dashboards/

@@ -21,18 +21,24 @@ check_shell() {
   fi
 }
 
-# Node reads each module of the console: what does not parse is found before a browser is.
-check_scripts() {
-  if command -v node >/dev/null; then
-    local script
-    for script in orchestrator/console/static/js/*.js; do
-      node --check "$script" || failed+=("node --check $script")
-    done
+console_parses() {
+  local script
+  for script in orchestrator/console/static/js/*.js; do
+    node --check "$script" || return
+  done
+}
+
+# The console's modules: that they parse, and their form. Both tools come with `make setup`, where there is npm.
+check_console() {
+  local console=orchestrator/console
+  if [ -x $console/node_modules/.bin/prettier ]; then
+    check console_parses
+    check $console/node_modules/.bin/prettier --log-level warn --check $console/static/js
   elif [ -n "${CI:-}" ]; then
-    echo "lint: node is not installed; it is required where CI is set" >&2
-    failed+=(node)
+    echo "lint: npm is not installed; it is required where CI is set" >&2
+    failed+=(console)
   else
-    echo "lint: the console's scripts are not checked: node is not installed (apt-get install nodejs)"
+    echo "lint: the console's scripts are not checked: npm is not installed (apt-get install npm, make setup)"
   fi
 }
 
@@ -41,8 +47,7 @@ check .venv/bin/ruff format --check .
 check .venv/bin/mypy
 check .venv/bin/lint-imports
 check_shell
-echo "lint: node --check orchestrator/console/static/js/*.js"
-check_scripts
+check_console
 
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "lint: failed: $(printf "%s; " "${failed[@]}")" >&2

@@ -116,7 +116,8 @@ def manifest(**models: Any) -> dict[str, Any]:
     }
     late = {"versions": {"1": {"source": "late"}}, "slo": {"latency_ms": 10, "percentile": 95}}
     nap = {"versions": {"1": {"source": "nap"}}, "scaling": {"min": 0, "max": 1, "idle_after": "1s"}}
-    return fleet(**{"iris": canary, "late": late, "nap": nap, **models})
+    priced = {"pricing": {"cpu_hour": 0.04, "memory_gib_hour": 0.005}}
+    return priced | fleet(**{"iris": canary, "late": late, "nap": nap, **models})
 
 
 def state_of(cluster: Cluster, model: str) -> str:

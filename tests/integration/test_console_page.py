@@ -137,8 +137,17 @@ class TestTheFleet:
 
         expect(nap.locator(".c-p95_ms")).to_have_text("–")
         expect(nap.locator(".c-p95_ms")).to_have_attribute("title", "no request was answered lately")
-        expect(nap.locator(".c-cost")).to_have_text("–")
-        expect(nap.locator(".c-cost")).to_have_attribute("title", re.compile("pricing"))
+        expect(nap.locator(".c-slo")).to_have_text("–")
+        expect(nap.locator(".c-slo")).to_have_attribute("title", re.compile("no `slo`"))
+        expect(nap.locator(".c-queued")).to_have_text("0")
+
+    def test_says_what_each_model_costs_and_all_together(self, visit: Callable[..., Visitor]) -> None:
+        page = visit().sign_in()
+
+        until("it is priced", lambda: cell(page, "iris", "cost") != "–")
+
+        assert number(cell(page, "iris", "cost")) == pytest.approx(2 * number(cell(page, "late", "cost")), abs=0.011)
+        expect(page.locator(".totals div", has_text="Cost").locator("dd")).to_have_text(re.compile(r"^0\.\d+/h$"))
 
     def test_says_why_a_model_failed(self, visit: Callable[..., Visitor]) -> None:
         page = visit().sign_in()

@@ -1,10 +1,12 @@
-// A curve over the last minutes, drawn by uPlot on a canvas. A canvas says nothing to a screen reader, so that each chart
-// has its numbers beside it in words too: the newest in the legend, the range in a sentence, and a table on request.
+// A curve over the last minutes, drawn by uPlot on a canvas. A canvas says nothing to a screen reader, so that each
+// chart has its numbers beside it in words too: the newest in the legend, the range in a sentence, and a table on
+// request.
 //
-// uPlot lies in static/vendor, where `make setup` puts it. Without it the sentence and the table are there all the same.
+// uPlot lies in static/vendor, where `make setup` puts it. Without it the sentence and the table are there all the
+// same.
 
 import { eachFrame, el, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { DASH, clock } from "./format.js";
 
 const HEIGHT = 190;
 // How often the sentence and the table follow. Each second would be noise.
@@ -16,10 +18,12 @@ let library = null;
 
 /** uPlot, or null where this installation has none. Asked for once, when the first chart is shown. */
 function loadLibrary() {
-  library ??= import("../vendor/uPlot.esm.js").then((module) => {
-    document.head.append(el("link", { rel: "stylesheet", href: "static/vendor/uPlot.min.css" }));
-    return module.default;
-  }).catch(() => null);
+  library ??= import("../vendor/uPlot.esm.js")
+    .then((module) => {
+      document.head.append(el("link", { rel: "stylesheet", href: "static/vendor/uPlot.min.css" }));
+      return module.default;
+    })
+    .catch(() => null);
   return library;
 }
 
@@ -43,13 +47,32 @@ export class Chart {
     this.#series = series;
     this.#format = format;
     this.#spanS = spanS;
-    this.#values = series.map(() => el("dd", {}, "–"));
-    const legend = el("dl", { class: "legend" }, series.map(({ label, color, dash }, index) =>
-      el("div", { class: `key key-${color}${dash ? " dashed" : ""}` }, el("dt", {}, label), this.#values[index])));
-    this.#details = el("details", { ontoggle: () => this.#describe(true) }, el("summary", {}, "As a table"),
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${heading}, as a table` }, this.#table));
-    this.element = el("figure", { id, class: "chart card", "aria-labelledby": `${id}-heading` },
-      el("figcaption", {}, el("h2", { id: `${id}-heading` }, heading), legend), this.#picture, this.#sentence, this.#details);
+    this.#values = series.map(() => el("dd", {}, DASH));
+    const legend = el(
+      "dl",
+      { class: "legend" },
+      series.map(({ label, color, dash }, index) =>
+        el("div", { class: `key key-${color}${dash ? " dashed" : ""}` }, el("dt", {}, label), this.#values[index]),
+      ),
+    );
+    this.#details = el(
+      "details",
+      { ontoggle: () => this.#describe(true) },
+      el("summary", {}, "As a table"),
+      el(
+        "div",
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": `${heading}, as a table` },
+        this.#table,
+      ),
+    );
+    this.element = el(
+      "figure",
+      { id, class: "chart card", "aria-labelledby": `${id}-heading` },
+      el("figcaption", {}, el("h2", { id: `${id}-heading` }, heading), legend),
+      this.#picture,
+      this.#sentence,
+      this.#details,
+    );
     this.#begin(signal);
   }
 
@@ -77,7 +100,8 @@ export class Chart {
   #sayThereIsNone() {
     this.#picture.removeAttribute("aria-hidden");
     this.#picture.classList.add("missing");
-    this.#picture.textContent = "This installation has no chart library: run `make setup` where npm is installed, or install the wheel. " +
+    this.#picture.textContent =
+      "This installation has no chart library: run `make setup` where npm is installed, or install the wheel. " +
       "The table below has the numbers.";
     this.#details.open = true;
     this.#redraw();
@@ -109,20 +133,35 @@ export class Chart {
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
     const axis = {
-      stroke: color("muted"), font: "11px system-ui, sans-serif",
-      grid: { stroke: color("line"), width: 1 }, ticks: { show: false },
+      stroke: color("muted"),
+      font: "11px system-ui, sans-serif",
+      grid: { stroke: color("line"), width: 1 },
+      ticks: { show: false },
     };
     return {
-      width, height: HEIGHT, legend: { show: false }, padding: [8, 8, 0, 0],
+      width,
+      height: HEIGHT,
+      legend: { show: false },
+      padding: [8, 8, 0, 0],
       cursor: { y: false, drag: { setScale: false }, points: { size: 6 } },
-      scales: { x: { range: (plot) => this.#timeRange(plot.data[0]) }, y: { range: (_plot, _least, most) => [0, niceAbove(most)] } },
+      scales: {
+        x: { range: (plot) => this.#timeRange(plot.data[0]) },
+        y: { range: (_plot, _least, most) => [0, niceAbove(most)] },
+      },
       axes: [
         { ...axis, size: 28, space: 70, values: (_plot, splits) => splits.map((at) => clock(at).slice(0, 5)) },
         { ...axis, size: 58, gap: 6, values: (_plot, splits) => splits.map((value) => this.#format(value).text) },
       ],
-      series: [{}, ...this.#series.map((each) => ({
-        label: each.label, stroke: color(each.color), width: each.width ?? 1.5, dash: each.dash, points: { show: false },
-      }))],
+      series: [
+        {},
+        ...this.#series.map((each) => ({
+          label: each.label,
+          stroke: color(each.color),
+          width: each.width ?? 1.5,
+          dash: each.dash,
+          points: { show: false },
+        })),
+      ],
       hooks: { setCursor: [(plot) => this.#showValues(plot.cursor.idx ?? this.#data[0].length - 1)] },
     };
   }
@@ -149,7 +188,9 @@ export class Chart {
   #inWords(label, values) {
     const known = values.filter((value) => value !== null && value !== undefined);
     if (known.length === 0) return `${label}: nothing is known.`;
-    const [least, most, last] = [Math.min(...known), Math.max(...known), known.at(-1)].map((value) => this.#format(value).text);
+    const [least, most, last] = [Math.min(...known), Math.max(...known), known.at(-1)].map(
+      (value) => this.#format(value).text,
+    );
     return `${label}: ${last} now, between ${least} and ${most} in the last minutes.`;
   }
 
@@ -159,9 +200,20 @@ export class Chart {
     for (let i = at.length - 1, next = Infinity; i >= 0; i -= 1) {
       if (at[i] > next) continue;
       next = at[i] - TABLE_STEP_S;
-      rows.push(el("tr", {}, el("th", { scope: "row" }, clock(at[i])), values.map((each) => el("td", {}, this.#format(each[i] ?? null).text))));
+      rows.push(
+        el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, clock(at[i])),
+          values.map((each) => el("td", {}, this.#format(each[i] ?? null).text)),
+        ),
+      );
     }
-    const head = el("tr", {}, ["Time", ...this.#series.map(({ label }) => label)].map((label) => el("th", { scope: "col" }, label)));
+    const head = el(
+      "tr",
+      {},
+      ["Time", ...this.#series.map(({ label }) => label)].map((label) => el("th", { scope: "col" }, label)),
+    );
     this.#table.replaceChildren(el("thead", {}, head), el("tbody", {}, rows));
   }
 }

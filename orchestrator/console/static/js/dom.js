@@ -1,9 +1,11 @@
 // The few things that every view does with the document. Nothing in the console writes HTML from text: whatever comes
 // from a server becomes a text node, so that a model's name or log line is never markup.
 
+import { DASH } from "./format.js";
+
 /**
- * An element: el("td", { class: "number", title: "…" }, "12", another). A function is a listener (onclick: f), null and
- * false leave an attribute out, true sets it empty.
+ * An element: el("td", { class: "number", title: "…" }, "12", another). A function is a listener (onclick: f), null
+ * and false leave an attribute out, true sets it empty.
  */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -17,7 +19,8 @@ export function svg(tag, attributes = {}, ...children) {
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return node;
@@ -39,7 +42,7 @@ export function setAttribute(node, name, value) {
 export function show(node, { text, title = null }) {
   setText(node, text);
   setAttribute(node, "title", title);
-  node.classList.toggle("unknown", text === "–");
+  node.classList.toggle("unknown", text === DASH);
 }
 
 /** A section with a heading, as every view is made of. Returns the section; `append` to it. */

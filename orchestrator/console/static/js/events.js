@@ -16,8 +16,17 @@ export class EventList {
 
   constructor(name, signal) {
     this.#name = name;
-    this.element = section("events", "Events", { class: "card" }, this.#empty,
-      el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Events, newest first" }, this.#list));
+    this.element = section(
+      "events",
+      "Events",
+      { class: "card" },
+      this.#empty,
+      el(
+        "div",
+        { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Events, newest first" },
+        this.#list,
+      ),
+    );
     live.addEventListener("journal", ({ detail }) => this.#add(detail), { signal });
     live.addEventListener("connection", () => live.connected && this.#load(signal), { signal });
     this.#load(signal);
@@ -52,9 +61,17 @@ function eventItem({ id, at, level, kind, message, version, replica }) {
   // What a replica last said, a traceback for one, stands in the lines after the first.
   const [sentence, ...more] = message.split("\n");
   const where = [kind, version && `version ${version}`, replica].filter(Boolean).join(" · ");
-  return el("li", { "data-level": level, "data-id": id, "data-at": at }, when,
-    el("div", {},
-      level === "info" ? null : el("strong", {}, `${level}: `), sentence,
+  return el(
+    "li",
+    { "data-level": level, "data-id": id, "data-at": at },
+    when,
+    el(
+      "div",
+      {},
+      level === "info" ? null : el("strong", {}, `${level}: `),
+      sentence,
       more.length > 0 ? el("pre", {}, more.join("\n")) : null,
-      el("span", { class: "where" }, where)));
+      el("span", { class: "where" }, where),
+    ),
+  );
 }

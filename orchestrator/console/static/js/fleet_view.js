@@ -22,7 +22,13 @@ export function showFleet(main, _parts, signal) {
 }
 
 class FleetView {
-  #filter = el("input", { type: "search", id: "filter", placeholder: "name, state:failed", autocomplete: "off", spellcheck: "false" });
+  #filter = el("input", {
+    type: "search",
+    id: "filter",
+    placeholder: "name, state:failed",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   #count = el("span", { class: "muted", role: "status" });
   #totals = new Totals();
   #empty = el("div", { class: "empty", hidden: true });
@@ -42,7 +48,13 @@ class FleetView {
     this.elements = [
       el("h1", { class: "unseen", tabindex: "-1" }, "Fleet"),
       this.#totals.element,
-      el("div", { class: "tools" }, el("label", { for: "filter", class: "unseen" }, "Filter models"), this.#filter, this.#count),
+      el(
+        "div",
+        { class: "tools" },
+        el("label", { for: "filter", class: "unseen" }, "Filter models"),
+        this.#filter,
+        this.#count,
+      ),
       this.#table.element,
       this.#empty,
     ];
@@ -60,7 +72,7 @@ class FleetView {
 
   #sortBy(key) {
     const column = columns(this.#curves).find((each) => each.key === key);
-    const isAscending = this.#sort.key === key ? !this.#sort.isAscending : column.ascending ?? false;
+    const isAscending = this.#sort.key === key ? !this.#sort.isAscending : (column.ascending ?? false);
     this.#sort = { key, isAscending };
     keepSort(this.#sort);
     this.#table.markSort(key, isAscending);
@@ -84,8 +96,11 @@ class FleetView {
     this.#table.element.hidden = count === 0;
     if (count > 0) return;
     if (live.rows.size > 0) this.#empty.replaceChildren(el("p", {}, "No model matches the filter."));
-    else this.#empty.replaceChildren(el("p", {}, "No model is served yet. Write a manifest and apply it:"),
-      el("pre", { tabindex: "0", "aria-label": "Commands" }, "modelfleet init\nmodelfleet apply"));
+    else
+      this.#empty.replaceChildren(
+        el("p", {}, "No model is served yet. Write a manifest and apply it:"),
+        el("pre", { tabindex: "0", "aria-label": "Commands" }, "modelfleet init\nmodelfleet apply"),
+      );
   }
 
   #focusFilter(event) {
@@ -128,29 +143,78 @@ class Totals {
 
 function columns(curves) {
   const latency = (key, label) => ({
-    key, label, title: `${label} of the last ten seconds`,
+    key,
+    label,
+    title: `${label} of the last ten seconds`,
     order: (row) => row[key],
     patch: (cell, row) => showLatency(cell, row, key),
   });
   return [
-    { key: "name", label: "Model", ascending: true, order: (row) => row.name, cell: () => [el("a"), el("span", { class: "reason" })], patch: showName },
-    { key: "state", label: "State", ascending: true, order: (row) => STATE_ORDER.indexOf(row.state), cell: stateMark, patch: (cell, row) => drawState(cell.firstChild, row.state, row) },
-    { key: "replicas", label: "Replicas", title: "ready of wanted, and standby", order: (row) => row.ready, cell: () => [el("span"), el("span", { class: "muted" })], patch: showReplicas },
-    { key: "rate_per_s", label: "Requests", title: "requests per second, over the last ten", order: (row) => row.rate_per_s, patch: (cell, row) => show(cell, format.rate(row.rate_per_s)) },
+    {
+      key: "name",
+      label: "Model",
+      ascending: true,
+      order: (row) => row.name,
+      cell: () => [el("a"), el("span", { class: "reason" })],
+      patch: showName,
+    },
+    {
+      key: "state",
+      label: "State",
+      ascending: true,
+      order: (row) => STATE_ORDER.indexOf(row.state),
+      cell: stateMark,
+      patch: (cell, row) => drawState(cell.firstChild, row.state, row),
+    },
+    {
+      key: "replicas",
+      label: "Replicas",
+      title: "ready of wanted, and standby",
+      order: (row) => row.ready,
+      cell: () => [el("span"), el("span", { class: "muted" })],
+      patch: showReplicas,
+    },
+    {
+      key: "rate_per_s",
+      label: "Requests",
+      title: "requests per second, over the last ten",
+      order: (row) => row.rate_per_s,
+      patch: (cell, row) => show(cell, format.rate(row.rate_per_s)),
+    },
     curve("rate_curve", "Rate, 15 min", curves, "rate_per_s"),
-    { key: "error_ratio", label: "Errors", title: "share of failed requests, over the last ten seconds", order: (row) => row.error_ratio, patch: showErrors },
+    {
+      key: "error_ratio",
+      label: "Errors",
+      title: "share of failed requests, over the last ten seconds",
+      order: (row) => row.error_ratio,
+      patch: showErrors,
+    },
     latency("p50_ms", "p50"),
     latency("p95_ms", "p95"),
     latency("p99_ms", "p99"),
     { key: "slo", label: "Objective", order: (row) => row.slo_ms, patch: showObjective },
     curve("latency_curve", "p95, 15 min", curves, "p95_ms"),
-    { key: "queued", label: "Queued", order: (row) => row.queued, patch: (cell, row) => show(cell, format.count(row.queued, "the gateway does not answer")) },
-    { key: "cost", label: "Cost", title: "what runs now costs, per hour", order: (row) => row.cost_per_hour, patch: (cell, row) => show(cell, format.cost(row.cost_per_hour)) },
+    {
+      key: "queued",
+      label: "Queued",
+      order: (row) => row.queued,
+      patch: (cell, row) => show(cell, format.count(row.queued, "the gateway does not answer")),
+    },
+    {
+      key: "cost",
+      label: "Cost",
+      title: "what runs now costs, per hour",
+      order: (row) => row.cost_per_hour,
+      patch: (cell, row) => show(cell, format.cost(row.cost_per_hour)),
+    },
   ];
 }
 
 const curve = (key, label, curves, kind) => ({
-  key, label, cell: sparkline, patch: (cell, row) => drawSparkline(cell.firstChild, curves.of(row.name, kind)),
+  key,
+  label,
+  cell: sparkline,
+  patch: (cell, row) => drawSparkline(cell.firstChild, curves.of(row.name, kind)),
 });
 
 function showName(cell, row) {
@@ -165,7 +229,10 @@ function showName(cell, row) {
 function showReplicas(cell, row) {
   const [awake, standby] = cell.children;
   show(awake, { text: `${row.ready}/${row.desired}`, title: `${row.ready} ready of ${row.desired} wanted` });
-  show(standby, { text: row.standby ? ` +${row.standby}` : "", title: row.standby ? `${row.standby} in standby: loaded and paused` : null });
+  show(standby, {
+    text: row.standby ? ` +${row.standby}` : "",
+    title: row.standby ? `${row.standby} in standby: loaded and paused` : null,
+  });
   awake.classList.toggle("warn", row.ready < row.desired);
 }
 
@@ -186,15 +253,19 @@ function showLatency(cell, row, key) {
 function showObjective(cell, row) {
   if (row.slo_ms === null) return show(cell, format.unknown("the manifest has no `slo` for it"));
   const { text } = format.milliseconds(row.slo_ms);
-  show(cell, { text: `p${row.slo_percentile} ${text}`, title: `${row.slo_percentile} % of the requests within ${row.slo_ms} ms` });
+  show(cell, {
+    text: `p${row.slo_percentile} ${text}`,
+    title: `${row.slo_percentile} % of the requests within ${row.slo_ms} ms`,
+  });
 }
 
 /** Names whose row matches every word of the filter; `state:failed` asks for a state. */
 function matching(filter) {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const matches = (row) => words.every((word) => word.startsWith("state:")
-    ? row.state.startsWith(word.slice(6))
-    : row.name.toLowerCase().includes(word));
+  const matches = (row) =>
+    words.every((word) =>
+      word.startsWith("state:") ? row.state.startsWith(word.slice(6)) : row.name.toLowerCase().includes(word),
+    );
   return [...live.rows.values()].filter(matches).map((row) => row.name);
 }
 

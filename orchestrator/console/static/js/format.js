@@ -1,4 +1,5 @@
-// Numbers and times in words, as people read them: with their unit, as many digits as matter, and never a made-up zero.
+// Numbers and times in words, as people read them: with their unit, as many digits as matter, and never a made-up
+// zero.
 //
 // Each function answers {text, title}: the title has the exact value or, where there is none, why there is none.
 
@@ -35,7 +36,11 @@ export function percent(ratio, why = "no request was answered lately") {
 export function bytes(value, why = "the engine does not say") {
   if (!isKnown(value)) return unknown(why);
   const title = `${grouped(value, 0)} bytes`;
-  for (const [size, unit] of [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) {
+  for (const [size, unit] of [
+    [2 ** 30, "GiB"],
+    [2 ** 20, "MiB"],
+    [2 ** 10, "KiB"],
+  ]) {
     if (value >= size) return { text: `${significant(value / size)} ${unit}`, title };
   }
   return { text: `${value} B`, title };

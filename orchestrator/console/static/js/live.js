@@ -1,5 +1,5 @@
-// What the control plane streams: the fleet, the model that is looked at, and what happens. It keeps the last of all of
-// it, so that the page goes on showing it, marked as old, while the stream is lost.
+// What the control plane streams: the fleet, the model that is looked at, and what happens. It keeps the last of all
+// of it, so that the page goes on showing it, marked as old, while the stream is lost.
 //
 // Events: `fleet` (rows, totals), `model`, `journal` (detail: the event), `connection` (`connected` changed).
 

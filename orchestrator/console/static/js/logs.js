@@ -15,7 +15,13 @@ export class LogTail {
   #waiting = [];
   #box = el("div", { class: "lines scroll", tabindex: "0", role: "region", "aria-label": "Log lines" });
   #follow = el("input", { type: "checkbox", id: "log-follow", checked: true });
-  #filter = el("input", { type: "search", id: "log-filter", placeholder: "text in the line", autocomplete: "off", spellcheck: "false" });
+  #filter = el("input", {
+    type: "search",
+    id: "log-filter",
+    placeholder: "text in the line",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   #choice = el("select", { id: "log-version" }, el("option", { value: "" }, "all versions"));
   #note = el("p", { class: "hint" });
   #draw = eachFrame(() => this.#append());
@@ -23,12 +29,22 @@ export class LogTail {
   constructor(name, signal) {
     this.#name = name;
     this.#signal = signal;
-    this.element = section("logs", "Logs", { class: "card" },
-      el("div", { class: "tools" },
-        el("label", { for: "log-filter", class: "unseen" }, "Filter lines"), this.#filter,
-        el("label", { for: "log-version", class: "unseen" }, "Version"), this.#choice,
-        el("label", { for: "log-follow", class: "check" }, this.#follow, "Follow")),
-      this.#box, this.#note);
+    this.element = section(
+      "logs",
+      "Logs",
+      { class: "card" },
+      el(
+        "div",
+        { class: "tools" },
+        el("label", { for: "log-filter", class: "unseen" }, "Filter lines"),
+        this.#filter,
+        el("label", { for: "log-version", class: "unseen" }, "Version"),
+        this.#choice,
+        el("label", { for: "log-follow", class: "check" }, this.#follow, "Follow"),
+      ),
+      this.#box,
+      this.#note,
+    );
     this.#filter.addEventListener("input", () => this.#refilter());
     this.#choice.addEventListener("change", () => this.#read());
     this.#follow.addEventListener("change", () => this.#read());
@@ -39,7 +55,8 @@ export class LogTail {
   /** The versions that there are to choose from. */
   offer(versions) {
     const offered = [...this.#choice.options].map((option) => option.value);
-    for (const version of versions) if (!offered.includes(version)) this.#choice.append(el("option", { value: version }, `version ${version}`));
+    for (const version of versions)
+      if (!offered.includes(version)) this.#choice.append(el("option", { value: version }, `version ${version}`));
   }
 
   async #read() {
@@ -65,7 +82,9 @@ export class LogTail {
 
   #say() {
     const isEmpty = this.#lines.length + this.#waiting.length === 0;
-    const ended = this.#follow.checked ? "No replica that runs prints more. Switch following off and on to look again." : "";
+    const ended = this.#follow.checked
+      ? "No replica that runs prints more. Switch following off and on to look again."
+      : "";
     setText(this.#note, isEmpty ? `Nothing was printed. ${ended}` : ended);
   }
 
@@ -79,9 +98,13 @@ export class LogTail {
   }
 
   #element({ at, replica, version, stream, text }) {
-    const element = el("div", { class: "line", "data-stream": stream },
+    const element = el(
+      "div",
+      { class: "line", "data-stream": stream },
       el("span", { class: "muted", title: moment(at) }, clock(at)),
-      el("span", { class: "muted from", title: `version ${version}, ${stream}` }, replica), el("span", {}, text));
+      el("span", { class: "muted from", title: `version ${version}, ${stream}` }, replica),
+      el("span", {}, text),
+    );
     element.hidden = !this.#matches(text);
     return element;
   }

@@ -15,11 +15,15 @@ export function showManifest(main, [after = "", before = ""], signal) {
   view.load();
   // A revision that comes while one looks at "the one in force" is what one wants to see.
   let revision = live.fleet?.revision;
-  live.addEventListener("fleet", () => {
-    if (live.fleet.revision === revision) return;
-    revision = live.fleet.revision;
-    view.load();
-  }, { signal });
+  live.addEventListener(
+    "fleet",
+    () => {
+      if (live.fleet.revision === revision) return;
+      revision = live.fleet.revision;
+      view.load();
+    },
+    { signal },
+  );
   if (before) return `Revision ${before} to ${after}`;
   return after ? `Revision ${after}` : "Manifest";
 }
@@ -32,7 +36,11 @@ class ManifestView {
   #heading = el("h1", { tabindex: "-1" }, "Manifest");
   #lead = el("p", { class: "muted lead" });
   #choice = el("select", { id: "compare-with" });
-  #rollback = el("button", { type: "button", class: "danger", hidden: true, onclick: () => this.#askRollback() }, "Roll back to this");
+  #rollback = el(
+    "button",
+    { type: "button", class: "danger", hidden: true, onclick: () => this.#askRollback() },
+    "Roll back to this",
+  );
   #problem = el("p", { class: "problem", role: "alert" });
   #text = el("div", { class: "code scroll", tabindex: "0", role: "region", "aria-label": "Manifest" });
   #list = el("ol", { class: "revisions" });
@@ -43,12 +51,25 @@ class ManifestView {
     this.#signal = signal;
     this.#choice.addEventListener("change", () => this.#compare());
     this.elements = [
-      el("div", { class: "head" }, el("div", {}, this.#heading, this.#lead),
-        el("div", { class: "row" }, el("label", { for: "compare-with" }, "Compared with"), this.#choice, this.#rollback)),
+      el(
+        "div",
+        { class: "head" },
+        el("div", {}, this.#heading, this.#lead),
+        el(
+          "div",
+          { class: "row" },
+          el("label", { for: "compare-with" }, "Compared with"),
+          this.#choice,
+          this.#rollback,
+        ),
+      ),
       this.#problem,
-      el("div", { class: "manifest" },
+      el(
+        "div",
+        { class: "manifest" },
         section("history", "History", { class: "card" }, this.#list),
-        section("text", "As applied", { class: "card" }, this.#text)),
+        section("text", "As applied", { class: "card" }, this.#text),
+      ),
     ];
   }
 
@@ -59,7 +80,9 @@ class ManifestView {
       const shown = this.#after ?? this.#revisions[0].revision;
       this.#drawHistory(shown);
       const isDiff = this.#before !== null;
-      this.elements.at(-1).querySelector("#text-heading").textContent = isDiff ? `What changed from revision ${this.#before} to ${shown}` : "As applied";
+      this.elements.at(-1).querySelector("#text-heading").textContent = isDiff
+        ? `What changed from revision ${this.#before} to ${shown}`
+        : "As applied";
       if (isDiff) this.#drawDiff(await get(`/history/${this.#before}/diff/${shown}`, this.#signal));
       else this.#drawText(await get(`/history/${shown}`, this.#signal));
     } catch (error) {
@@ -77,21 +100,39 @@ class ManifestView {
     const when = found ? `, ${found.kind} ${ago(found.at).text}` : "";
     setText(this.#lead, found ? `${found.current ? "In force" : "Not in force"}${when}: ${found.summary}` : "");
     this.#rollback.hidden = !found || found.current;
-    this.#choice.replaceChildren(el("option", { value: "" }, "nothing"),
-      ...this.#revisions.filter(({ revision }) => revision !== shown).map(({ revision, kind, at }) =>
-        el("option", { value: revision }, `revision ${revision} (${kind} ${ago(at).text})`)));
+    this.#choice.replaceChildren(
+      el("option", { value: "" }, "nothing"),
+      ...this.#revisions
+        .filter(({ revision }) => revision !== shown)
+        .map(({ revision, kind, at }) =>
+          el("option", { value: revision }, `revision ${revision} (${kind} ${ago(at).text})`),
+        ),
+    );
     this.#choice.value = this.#before ?? "";
     this.#list.replaceChildren(...this.#revisions.map((each) => revisionItem(each, each.revision === shown)));
   }
 
   #drawText({ manifest }) {
     const lines = manifest.replace(/\n$/, "").split("\n");
-    this.#text.replaceChildren(el("pre", {}, lines.map((line) => el("span", { class: "numbered" }, `${line}\n`))));
+    this.#text.replaceChildren(
+      el(
+        "pre",
+        {},
+        lines.map((line) => el("span", { class: "numbered" }, `${line}\n`)),
+      ),
+    );
   }
 
   #drawDiff({ lines }) {
-    if (lines.length === 0) return this.#text.replaceChildren(el("p", { class: "hint" }, "The two manifests are the same."));
-    this.#text.replaceChildren(el("pre", {}, lines.map((line) => el("span", { class: kindOfLine(line) }, `${line}\n`))));
+    if (lines.length === 0)
+      return this.#text.replaceChildren(el("p", { class: "hint" }, "The two manifests are the same."));
+    this.#text.replaceChildren(
+      el(
+        "pre",
+        {},
+        lines.map((line) => el("span", { class: kindOfLine(line) }, `${line}\n`)),
+      ),
+    );
   }
 
   #compare() {
@@ -106,14 +147,25 @@ class ManifestView {
       const isSure = await confirm({
         heading: `Roll back to revision ${this.#after}?`,
         sentences: [
-          `All models go back to how they were applied as revision ${this.#after}: versions, traffic and settings, and the files as they were then.`,
+          `All models go back to how they were as revision ${this.#after}: versions, traffic, settings and files.`,
           "Replicas that are as wanted stay; others are replaced without losing a request. It becomes a new revision.",
           lines.length === 0 ? "The text of the two manifests is the same." : "In the manifest, this changes:",
         ],
-        details: lines.length === 0 ? null : el("div", { class: "code scroll", tabindex: "0", role: "region", "aria-label": "What changes" },
-          el("pre", {}, lines.slice(0, MOST_LINES).map((line) => el("span", { class: kindOfLine(line) }, `${line}\n`)),
-            lines.length > MOST_LINES ? `… ${lines.length - MOST_LINES} more lines` : "")),
-        action: "Roll back", danger: true,
+        details:
+          lines.length === 0
+            ? null
+            : el(
+                "div",
+                { class: "code scroll", tabindex: "0", role: "region", "aria-label": "What changes" },
+                el(
+                  "pre",
+                  {},
+                  lines.slice(0, MOST_LINES).map((line) => el("span", { class: kindOfLine(line) }, `${line}\n`)),
+                  lines.length > MOST_LINES ? `… ${lines.length - MOST_LINES} more lines` : "",
+                ),
+              ),
+        action: "Roll back",
+        danger: true,
       });
       if (isSure !== null) await post("/rollback", { revision: this.#after }, this.#signal);
     } catch (error) {
@@ -125,10 +177,18 @@ class ManifestView {
 function revisionItem({ revision, at, kind, state, summary, current }, isShown) {
   const when = el("time", { class: "muted", datetime: new Date(at * 1000).toISOString() });
   show(when, ago(at));
-  return el("li", {},
+  return el(
+    "li",
+    {},
     el("a", { href: `#/manifest/${revision}`, "aria-current": isShown ? "true" : null }, `Revision ${revision}`),
-    current ? el("strong", { class: "tag" }, "in force") : null, when,
-    el("p", { class: state === "failed" ? "bad" : "muted" }, `${kind}${state === "succeeded" ? "" : `, ${state}`}: ${summary}`));
+    current ? el("strong", { class: "tag" }, "in force") : null,
+    when,
+    el(
+      "p",
+      { class: state === "failed" ? "bad" : "muted" },
+      `${kind}${state === "succeeded" ? "" : `, ${state}`}: ${summary}`,
+    ),
+  );
 }
 
 function kindOfLine(line) {

@@ -1,5 +1,5 @@
-// The last fifteen minutes of one model, and of each of its versions, second by second: what the control plane kept, and
-// then what the stream brings. Where the stream was lost is a gap, not a line.
+// The last fifteen minutes of one model, and of each of its versions, second by second: what the control plane kept,
+// and then what the stream brings. Where the stream was lost is a gap, not a line.
 
 import { get } from "./api.js";
 import { live } from "./live.js";
@@ -21,7 +21,8 @@ export class ModelCurves {
     const found = await get(`/series?model=${encodeURIComponent(this.#name)}`, signal);
     const added = this.at.filter((at) => at > (found.at.at(-1) ?? 0)).length;
     const kept = found.at.length;
-    const join = (before, now) => KINDS.map((kind) => [kind, [...full(before?.[kind], kept), ...now[kind].slice(now[kind].length - added)]]);
+    const join = (before, now) =>
+      KINDS.map((kind) => [kind, [...full(before?.[kind], kept), ...now[kind].slice(now[kind].length - added)]]);
     const curves = { "": found.models[this.#name], ...found.versions };
     for (const version of new Set([...Object.keys(curves), ...this.#curves.keys()])) {
       const now = this.#curves.get(version) ?? padded(this.at.length);
@@ -48,7 +49,8 @@ export class ModelCurves {
   }
 
   #push(at, rows) {
-    for (const version of rows.keys()) if (!this.#curves.has(version)) this.#curves.set(version, padded(this.at.length));
+    for (const version of rows.keys())
+      if (!this.#curves.has(version)) this.#curves.set(version, padded(this.at.length));
     for (const [version, curves] of this.#curves) {
       for (const kind of KINDS) curves[kind].push(rows.get(version)?.[kind] ?? null);
     }

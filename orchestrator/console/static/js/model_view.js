@@ -1,5 +1,5 @@
-// One model: its latency against the objective, where its traffic goes, what runs, what happened and why, and a way to try
-// it. Each part is a module of its own; this one puts them on the page and gives each what the stream brings.
+// One model: its latency against the objective, where its traffic goes, what runs, what happened and why, and a way
+// to try it. Each part is a module of its own; this one puts them on the page and gives each what the stream brings.
 
 import { get } from "./api.js";
 import { Chart } from "./chart.js";
@@ -37,16 +37,25 @@ class ModelView {
     this.#signal = signal;
     this.curves = new ModelCurves(name);
     this.latency = new Chart("latency", "Latency", {
-      signal, spanS: SPAN_S, format: format.milliseconds, series: [
+      signal,
+      spanS: SPAN_S,
+      format: format.milliseconds,
+      series: [
         { label: "p50", color: "share-3" },
         { label: "p95", color: "share-1", width: 2.25 },
         { label: "p99", color: "share-2", dash: [2, 3] },
         { label: "objective", color: "bad", width: 1.25, dash: [7, 5] },
       ],
     });
-    this.requests = new Chart("requests", "Requests", { signal, spanS: SPAN_S, format: format.rate, series: [
-      { label: "requests", color: "share-1", width: 2 }, { label: "failed", color: "bad", width: 1.5, dash: [4, 3] },
-    ] });
+    this.requests = new Chart("requests", "Requests", {
+      signal,
+      spanS: SPAN_S,
+      format: format.rate,
+      series: [
+        { label: "requests", color: "share-1", width: 2 },
+        { label: "failed", color: "bad", width: 1.5, dash: [4, 3] },
+      ],
+    });
     this.rollout = new RolloutButtons(name, signal);
     this.versions = new VersionTable();
     this.timeline = new Timeline(name, signal);
@@ -69,20 +78,37 @@ class ModelView {
     live.addEventListener("fleet", () => this.#drawFleet(), { signal });
     live.addEventListener("model", () => this.#drawModel(), { signal });
     this.#choice.addEventListener("change", () => this.#drawCurves());
-    this.curves.load(signal).then(() => this.#drawCurves(), () => {}); // the stream fills them all the same
-    get(`/models/${encodeURIComponent(this.#name)}`, signal).then((found) => this.versions.name(found.model.labels), () => {});
+    this.curves.load(signal).then(
+      () => this.#drawCurves(),
+      () => {},
+    ); // the stream fills them all the same
+    get(`/models/${encodeURIComponent(this.#name)}`, signal).then(
+      (found) => this.versions.name(found.model.labels),
+      () => {},
+    );
     if (live.fleet) this.#drawFleet();
     if (live.model) this.#drawModel();
   }
 
   #head() {
-    return el("div", { class: "head" },
-      el("div", {},
-        el("nav", { "aria-label": "Where this page is" }, el("a", { href: "#/" }, "Fleet"), el("span", { "aria-hidden": "true" }, " / ")),
+    return el(
+      "div",
+      { class: "head" },
+      el(
+        "div",
+        {},
+        el(
+          "nav",
+          { "aria-label": "Where this page is" },
+          el("a", { href: "#/" }, "Fleet"),
+          el("span", { "aria-hidden": "true" }, " / "),
+        ),
         el("div", { class: "title" }, el("h1", { tabindex: "-1" }, this.#name), this.#state),
-        this.#reason),
+        this.#reason,
+      ),
       this.#facts,
-      this.rollout.element);
+      this.rollout.element,
+    );
   }
 
   #drawFleet() {
@@ -116,14 +142,21 @@ class ModelView {
 
   #drawFacts(row) {
     const facts = [
-      ["Replicas", { text: `${row.ready}/${row.desired}${row.standby ? ` +${row.standby}` : ""}`, title: `${row.ready} ready of ${row.desired} wanted, ${row.standby} in standby` }],
+      [
+        "Replicas",
+        {
+          text: `${row.ready}/${row.desired}${row.standby ? ` +${row.standby}` : ""}`,
+          title: `${row.ready} ready of ${row.desired} wanted, ${row.standby} in standby`,
+        },
+      ],
       ["Requests", format.rate(row.rate_per_s)],
       ["Errors", format.percent(row.error_ratio)],
       ["In flight", format.count(row.in_flight, "the gateway does not answer")],
       ["Queued", format.count(row.queued, "the gateway does not answer")],
       ["Cost", format.cost(row.cost_per_hour)],
     ];
-    if (this.#facts.children.length === 0) this.#facts.append(...facts.map(([name]) => el("div", {}, el("dt", {}, name), el("dd"))));
+    if (this.#facts.children.length === 0)
+      this.#facts.append(...facts.map(([name]) => el("div", {}, el("dt", {}, name), el("dd"))));
     facts.forEach(([, value], index) => show(this.#facts.children[index].lastChild, value));
   }
 

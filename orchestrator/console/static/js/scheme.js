@@ -1,6 +1,8 @@
-// The colour scheme: the system's, or the one that was chosen here. A classic script, so that it runs before the first paint.
+// The colour scheme: the system's, or the one that was chosen here. A classic script, so that it runs before the
+// first paint.
 //
-// `modelfleetScheme.next()` goes on to the next one, `.name` says which is in force. Charts listen for the event `scheme`.
+// `modelfleetScheme.next()` goes on to the next one, `.name` says which is in force. Charts listen for the event
+// `scheme`.
 {
   const KEY = "modelfleet.scheme";
   const NAMES = ["system", "light", "dark"];

@@ -1,5 +1,6 @@
-// What is around every view: the cluster's name, the pages, the colour scheme, whether the numbers are fresh, and what the
-// cluster is busy with. It is the one that speaks to screen readers, and it does so when something happened, not each second.
+// What is around every view: the cluster's name, the pages, the colour scheme, whether the numbers are fresh, and
+// what the cluster is busy with. It is the one that speaks to screen readers, and it does so when something happened,
+// not each second.
 
 import { session } from "./api.js";
 import { live } from "./live.js";
@@ -7,8 +8,14 @@ import { el, setAttribute, setText } from "./dom.js";
 import { ago, duration } from "./format.js";
 
 const at = (id) => document.getElementById(id);
-const [cluster, pages, pulse, banner, operation, announcer] =
-  ["cluster", "pages", "pulse", "banner", "operation", "announcer"].map(at);
+const [cluster, pages, pulse, banner, operation, announcer] = [
+  "cluster",
+  "pages",
+  "pulse",
+  "banner",
+  "operation",
+  "announcer",
+].map(at);
 // How long an operation that ended stays on the page.
 const ENDED_S = 15;
 // A reconnection that is quicker than this is nobody's business.
@@ -55,7 +62,11 @@ live.addEventListener("fleet", () => {
   const fleet = live.fleet;
   setText(cluster, fleet.cluster);
   setText(pulse, "live");
-  setAttribute(pulse, "title", `revision ${fleet.revision}, ${fleet.engine} engine; numbers of the last ten seconds, each second`);
+  setAttribute(
+    pulse,
+    "title",
+    `revision ${fleet.revision}, ${fleet.engine} engine; numbers of the last ten seconds, each second`,
+  );
   showOperation(fleet.operation);
   showTrouble(fleet);
 });
@@ -88,7 +99,8 @@ function showFound() {
 /** What is wrong with the cluster's own parts, for that explains everything else. */
 function showTrouble(fleet) {
   if (fleet.engine_error) showBanner("trouble", `The ${fleet.engine} engine: ${fleet.engine_error}`);
-  else if (!fleet.gateway.ready) showBanner("trouble", `The gateway is not ready${fleet.gateway.error ? `: ${fleet.gateway.error}` : "."}`);
+  else if (!fleet.gateway.ready)
+    showBanner("trouble", `The gateway is not ready${fleet.gateway.error ? `: ${fleet.gateway.error}` : "."}`);
   else if (!banner.hidden && live.connected) banner.hidden = true;
 }
 
@@ -109,7 +121,11 @@ function showOperation(found) {
   if (operation.dataset.shown !== `${found.id} ${found.state} ${sentence}`) {
     operation.dataset.shown = `${found.id} ${found.state} ${sentence}`;
     const when = ended === null ? "" : ago(ended).text;
-    operation.replaceChildren(el("strong", {}, `${what}: ${found.state}`), el("span", {}, sentence), el("span", { class: "muted" }, when));
+    operation.replaceChildren(
+      el("strong", {}, `${what}: ${found.state}`),
+      el("span", {}, sentence),
+      el("span", { class: "muted" }, when),
+    );
     if (ended !== null || found.state === "converging") announce(`${what}: ${found.state}. ${found.error}`);
   }
 }

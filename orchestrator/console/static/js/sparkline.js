@@ -1,4 +1,5 @@
-// Small curves of the last minutes, without axes. The number beside a curve says its last value; the curve only its shape.
+// Small curves of the last minutes, without axes. The number beside a curve says its last value; the curve only its
+// shape.
 
 import { live } from "./live.js";
 import { get } from "./api.js";
@@ -53,7 +54,11 @@ export class Curves {
 /** An empty curve to draw into. Screen readers have the number beside it. */
 export function sparkline() {
   const line = svg("path", { class: "spark", "vector-effect": "non-scaling-stroke" });
-  return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true", focusable: "false" }, line);
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true", focusable: "false" },
+    line,
+  );
 }
 
 /** Draws values, oldest first and the newest at the right edge. Where nothing is known is a gap. */

@@ -3,8 +3,12 @@
 import { el, setAttribute, setText } from "./dom.js";
 
 const WORDS = {
-  ready: "serves", asleep: "no replica is awake; a request wakes it", starting: "replicas are starting",
-  updating: "replicas are being replaced", failed: "replicas cannot start, or keep ending", stopping: "is being removed",
+  ready: "serves",
+  asleep: "no replica is awake; a request wakes it",
+  starting: "replicas are starting",
+  updating: "replicas are being replaced",
+  failed: "replicas cannot start, or keep ending",
+  stopping: "is being removed",
 };
 
 export function stateMark() {

@@ -1,9 +1,9 @@
 // A long table of which only the rows in sight are in the document: a thousand models scroll as smoothly as ten.
 //
-// It scrolls with the page. The body is as high as all rows together; each row in sight lies at its place in it. A row
-// element belongs to its key as long as it is in sight, so that focus and selection stay where they are while numbers
-// change, and what changed is the only thing touched; then it is taken for another row. Rows say their place to screen
-// readers by aria-rowindex. `make bench-console` measures it.
+// It scrolls with the page. The body is as high as all rows together; each row in sight lies at its place in it. A
+// row element belongs to its key as long as it is in sight, so that focus and selection stay where they are while
+// numbers change, and what changed is the only thing touched; then it is taken for another row. Rows say their place
+// to screen readers by aria-rowindex. `make bench-console` measures it.
 
 import { eachFrame, el, setAttribute } from "./dom.js";
 
@@ -25,10 +25,18 @@ export class LongTable {
 
   constructor(caption, columns, { onSort, signal }) {
     this.#columns = columns;
-    this.head = el("tr", { role: "row", "aria-rowindex": "1" }, columns.map((column) => this.#header(column, onSort)));
+    this.head = el(
+      "tr",
+      { role: "row", "aria-rowindex": "1" },
+      columns.map((column) => this.#header(column, onSort)),
+    );
     this.body = el("tbody", { role: "rowgroup" });
-    this.element = el("table", { class: "long", role: "table", "aria-label": caption },
-      el("thead", { role: "rowgroup" }, this.head), this.body);
+    this.element = el(
+      "table",
+      { class: "long", role: "table", "aria-label": caption },
+      el("thead", { role: "rowgroup" }, this.head),
+      this.body,
+    );
     const draw = eachFrame(() => this.#draw());
     addEventListener("scroll", draw, { passive: true, signal });
     addEventListener("resize", draw, { passive: true, signal });
@@ -55,7 +63,9 @@ export class LongTable {
   }
 
   #header({ key, label, title = null, order }, onSort) {
-    const inner = order ? el("button", { type: "button", title, onclick: () => onSort(key) }, label) : el("span", { title }, label);
+    const inner = order
+      ? el("button", { type: "button", title, onclick: () => onSort(key) }, label)
+      : el("span", { title }, label);
     return el("th", { role: "columnheader", scope: "col", class: `c-${key}` }, inner);
   }
 
@@ -73,7 +83,9 @@ export class LongTable {
     for (const [key, index] of wanted) this.#place(key, index, height, free);
     for (const { element } of free) element.remove();
     clearTimeout(this.#rest);
-    this.#rest = setTimeout(() => this.#inOrder(), REST_MS);
+    // Who goes by the Tab key needs the order now; a scroll is smoother without.
+    if (this.body.contains(this.#focused())) this.#inOrder();
+    else this.#rest = setTimeout(() => this.#inOrder(), REST_MS);
   }
 
   /** Those that went out of sight. A scroll that made new ones all the way would cost twice as much. */
@@ -81,6 +93,8 @@ export class LongTable {
     const free = [];
     for (const [key, found] of this.#shown) {
       if (wanted.has(key)) continue;
+      // The row in focus is gone from the table: the focus must not find itself on another model.
+      if (found.element === this.#focused()) document.activeElement.blur();
       free.push(found);
       this.#shown.delete(key);
     }
@@ -114,8 +128,12 @@ export class LongTable {
 
   #make() {
     const cells = this.#columns.map((column) => {
-      const cell = el(column.key === "name" ? "th" : "td", { class: `c-${column.key}`, "data-label": column.label,
-        role: column.key === "name" ? "rowheader" : "cell", scope: column.key === "name" ? "row" : null });
+      const cell = el(column.key === "name" ? "th" : "td", {
+        class: `c-${column.key}`,
+        "data-label": column.label,
+        role: column.key === "name" ? "rowheader" : "cell",
+        scope: column.key === "name" ? "row" : null,
+      });
       cell.append(...[column.cell?.() ?? []].flat());
       return cell;
     });
@@ -123,14 +141,20 @@ export class LongTable {
     return { element, cells, row: null };
   }
 
-  /** The Tab key and screen readers go by the document's order. */
+  /** The Tab key and screen readers go by the document's order. A row in focus stays where it is, or it would lose it. */
   #inOrder() {
-    const sorted = [...this.#shown.values()].sort((a, b) => a.index - b.index);
-    let next = this.body.firstChild;
-    for (const { element } of sorted) {
-      if (element === next) next = next.nextSibling;
-      else if (!element.contains(document.activeElement)) this.body.insertBefore(element, next); // else it would lose its focus
+    const sorted = [...this.#shown.values()].sort((a, b) => a.index - b.index).map(({ element }) => element);
+    const fixed = Math.max(0, sorted.indexOf(this.#focused()));
+    for (let i = fixed - 1; i >= 0; i -= 1) {
+      if (sorted[i].nextSibling !== sorted[i + 1]) this.body.insertBefore(sorted[i], sorted[i + 1]);
     }
+    for (let i = fixed + 1; i < sorted.length; i += 1) {
+      if (sorted[i - 1].nextSibling !== sorted[i]) sorted[i - 1].after(sorted[i]);
+    }
+  }
+
+  #focused() {
+    return document.activeElement?.closest("tr") ?? null;
   }
 
   /** The stylesheet decides: rows are higher where a narrow screen puts them on two lines. */

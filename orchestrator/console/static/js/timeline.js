@@ -20,7 +20,11 @@ export class Timeline {
   #lines = new Map();
   #list = el("ul", { class: "timeline" });
   #axis = el("div", { class: "axis", "aria-hidden": "true" }, el("span"), el("span"), el("span", {}, "now"));
-  #choice = el("select", { id: "timeline-span" }, Object.entries(SPANS_S).map(([label, s]) => el("option", { value: s }, label)));
+  #choice = el(
+    "select",
+    { id: "timeline-span" },
+    Object.entries(SPANS_S).map(([label, s]) => el("option", { value: s }, label)),
+  );
   #note = el("p", { class: "hint" });
   #asked = "";
   #loading = false;
@@ -28,9 +32,20 @@ export class Timeline {
   constructor(name, signal) {
     this.#name = name;
     this.#signal = signal;
-    this.element = section("replicas", "Replicas", { class: "card" },
-      el("div", { class: "corner" }, el("label", { for: "timeline-span", class: "unseen" }, "Time shown"), this.#choice),
-      this.#axis, this.#list, this.#note);
+    this.element = section(
+      "replicas",
+      "Replicas",
+      { class: "card" },
+      el(
+        "div",
+        { class: "corner" },
+        el("label", { for: "timeline-span", class: "unseen" }, "Time shown"),
+        this.#choice,
+      ),
+      this.#axis,
+      this.#list,
+      this.#note,
+    );
     this.#choice.addEventListener("change", () => this.draw(live.fleet.at));
     this.#load();
   }
@@ -79,7 +94,11 @@ export class Timeline {
       byReplica.set(span.replica, [...(byReplica.get(span.replica) ?? []), span]);
     }
     const newest = [...byReplica].sort(([, a], [, b]) => b[0].since - a[0].since).slice(0, MOST_LINES);
-    return new Map(newest.sort(([, a], [, b]) => a[0].version.localeCompare(b[0].version, "en", { numeric: true }) || a[0].since - b[0].since));
+    return new Map(
+      newest.sort(
+        ([, a], [, b]) => a[0].version.localeCompare(b[0].version, "en", { numeric: true }) || a[0].since - b[0].since,
+      ),
+    );
   }
 
   #drawLine(id, spans, from, spanS, now) {
@@ -97,7 +116,11 @@ export class Timeline {
       part.style.left = `${(left * 100).toFixed(3)}%`;
       part.style.width = `${(Math.max(0, right - left) * 100).toFixed(3)}%`;
       setAttribute(part, "data-state", span.state);
-      setAttribute(part, "title", `${span.state} since ${format.moment(span.since)}${span.reason ? `: ${span.reason}` : ""}`);
+      setAttribute(
+        part,
+        "title",
+        `${span.state} since ${format.moment(span.since)}${span.reason ? `: ${span.reason}` : ""}`,
+      );
     });
     drawNow(line, spans.at(-1), this.#replica(id), now);
   }
@@ -117,9 +140,18 @@ function makeLine(id, version) {
   const state = stateMark();
   const numbers = el("span", { class: "muted" });
   const track = el("span", { class: "track", "aria-hidden": "true" });
-  const element = el("li", {},
-    el("span", { class: "who" }, el("span", { class: "mono", title: id }, id), el("span", { class: "muted" }, `version ${version}`)),
-    track, el("span", { class: "now" }, state, numbers));
+  const element = el(
+    "li",
+    {},
+    el(
+      "span",
+      { class: "who" },
+      el("span", { class: "mono", title: id }, id),
+      el("span", { class: "muted" }, `version ${version}`),
+    ),
+    track,
+    el("span", { class: "now" }, state, numbers),
+  );
   return { element, track, state, numbers };
 }
 
@@ -129,7 +161,10 @@ function drawNow(line, last, replica, now) {
   drawState(line.state, isOver ? "gone" : replica?.phase || last.state, { reason });
   setAttribute(line.state, "data-state", isOver ? "gone" : last.state);
   const since = `for ${format.duration(now - last.since).text}`;
-  show(line.numbers, isOver ? format.ago(last.until, now) : { text: replica ? inUse(replica, since) : since, title: since });
+  show(
+    line.numbers,
+    isOver ? format.ago(last.until, now) : { text: replica ? inUse(replica, since) : since, title: since },
+  );
 }
 
 function inUse(replica, since) {

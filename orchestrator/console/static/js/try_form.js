@@ -1,5 +1,5 @@
-// A prediction by hand: a field for each input that the model's metadata names, the answer with its status and times, and
-// the curl command that sends the same from a terminal.
+// A prediction by hand: a field for each input that the model's metadata names, the answer with its status and times,
+// and the curl command that sends the same from a terminal.
 
 import { get, post } from "./api.js";
 import { el, section, setText } from "./dom.js";
@@ -13,7 +13,13 @@ export class TryForm {
   #fields = el("div", { class: "fields" });
   #body = el("textarea", { id: "try-body", rows: "8", spellcheck: "false", autocomplete: "off" });
   #asJson = el("input", { type: "checkbox", id: "try-as-json" });
-  #key = el("input", { type: "password", id: "try-key", autocomplete: "off", spellcheck: "false", placeholder: "only where the gateway asks for one" });
+  #key = el("input", {
+    type: "password",
+    id: "try-key",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "only where the gateway asks for one",
+  });
   #note = el("p", { class: "hint" });
   #problem = el("p", { class: "problem", role: "alert" });
   #answer = el("div", { class: "answer", role: "status" });
@@ -24,16 +30,41 @@ export class TryForm {
   constructor(name, signal) {
     this.#name = name;
     this.#signal = signal;
-    const form = el("form", { onsubmit: (event) => this.#predict(event), oninput: () => this.#drawCurl() },
-      el("div", { class: "row" },
-        el("label", { for: "try-version" }, "Version"), this.#version, el("span", { class: "grow" }),
-        el("label", { for: "try-as-json", class: "check" }, this.#asJson, "Whole request")),
-      this.#note, this.#fields,
-      el("div", { class: "field", id: "try-whole", hidden: true }, el("label", { for: "try-body" }, "Request body (JSON)"), this.#body),
-      el("details", {}, el("summary", {}, "API key"), el("div", { class: "field" }, el("label", { for: "try-key" }, "Key"), this.#key)),
-      el("div", { class: "row" }, this.#send, this.#problem));
-    this.element = section("try", "Try it", { class: "card" }, form, this.#answer,
-      el("details", { class: "curl" }, el("summary", {}, "The same with curl"), this.#copy, this.#curl));
+    const form = el(
+      "form",
+      { onsubmit: (event) => this.#predict(event), oninput: () => this.#drawCurl() },
+      el(
+        "div",
+        { class: "row" },
+        el("label", { for: "try-version" }, "Version"),
+        this.#version,
+        el("span", { class: "grow" }),
+        el("label", { for: "try-as-json", class: "check" }, this.#asJson, "Whole request"),
+      ),
+      this.#note,
+      this.#fields,
+      el(
+        "div",
+        { class: "field", id: "try-whole", hidden: true },
+        el("label", { for: "try-body" }, "Request body (JSON)"),
+        this.#body,
+      ),
+      el(
+        "details",
+        {},
+        el("summary", {}, "API key"),
+        el("div", { class: "field" }, el("label", { for: "try-key" }, "Key"), this.#key),
+      ),
+      el("div", { class: "row" }, this.#send, this.#problem),
+    );
+    this.element = section(
+      "try",
+      "Try it",
+      { class: "card" },
+      form,
+      this.#answer,
+      el("details", { class: "curl" }, el("summary", {}, "The same with curl"), this.#copy, this.#curl),
+    );
     this.#version.addEventListener("change", () => this.#load());
     this.#asJson.addEventListener("change", () => this.#switch());
   }
@@ -80,7 +111,8 @@ export class TryForm {
 
   /** Between fields and the whole request; what was typed into the fields goes along. */
   #switch(isKept = true) {
-    if (isKept && this.#asJson.checked && this.#form?.inputs.length) this.#body.value = this.#bodyOrNull() ?? this.#body.value;
+    if (isKept && this.#asJson.checked && this.#form?.inputs.length)
+      this.#body.value = this.#bodyOrNull() ?? this.#body.value;
     this.element.querySelector("#try-whole").hidden = !this.#asJson.checked;
     this.#fields.hidden = this.#asJson.checked;
     this.#drawCurl();
@@ -88,7 +120,10 @@ export class TryForm {
 
   #bodyOrNull() {
     try {
-      return requestOf(this.#form.inputs, [...this.#fields.querySelectorAll("textarea")].map((field) => field.value));
+      return requestOf(
+        this.#form.inputs,
+        [...this.#fields.querySelectorAll("textarea")].map((field) => field.value),
+      );
     } catch {
       return null;
     }
@@ -96,7 +131,10 @@ export class TryForm {
 
   #wanted() {
     if (this.#asJson.checked) return this.#body.value;
-    return requestOf(this.#form.inputs, [...this.#fields.querySelectorAll("textarea")].map((field) => field.value));
+    return requestOf(
+      this.#form.inputs,
+      [...this.#fields.querySelectorAll("textarea")].map((field) => field.value),
+    );
   }
 
   async #predict(event) {
@@ -125,7 +163,7 @@ export class TryForm {
     if (!body) return setText(this.#curl, "");
     const parts = ["curl -sS -X POST", quoted(this.#form.url), "\\\n  -H 'content-type: application/json'"];
     // The key itself is not in it: what is copied ends in chats and histories.
-    if (this.#key.value) parts.push("\\\n  -H \"authorization: Bearer $KEY\"");
+    if (this.#key.value) parts.push('\\\n  -H "authorization: Bearer $KEY"');
     setText(this.#curl, `${parts.join(" ")} \\\n  -d ${quoted(body)}`);
   }
 
@@ -139,11 +177,21 @@ export class TryForm {
 function inputField({ name, datatype, shape, example }, index) {
   const id = `try-input-${index}`;
   const size = JSON.stringify(example).length;
-  const field = el("textarea", { id, rows: String(Math.min(6, Math.max(1, Math.ceil(size / 60)))), spellcheck: "false", autocomplete: "off", "aria-describedby": `${id}-hint` });
+  const field = el("textarea", {
+    id,
+    rows: String(Math.min(6, Math.max(1, Math.ceil(size / 60)))),
+    spellcheck: "false",
+    autocomplete: "off",
+    "aria-describedby": `${id}-hint`,
+  });
   field.value = JSON.stringify(example);
   const wanted = shape.map((length) => (length === -1 ? "any" : length)).join(" × ");
-  return el("div", { class: "field" },
-    el("label", { for: id }, name, " ", el("span", { class: "muted", id: `${id}-hint` }, `${datatype}, ${wanted}`)), field);
+  return el(
+    "div",
+    { class: "field" },
+    el("label", { for: id }, name, " ", el("span", { class: "muted", id: `${id}-hint` }, `${datatype}, ${wanted}`)),
+    field,
+  );
 }
 
 /** A request of the Open Inference Protocol from what stands in the fields, a list of values each. */
@@ -174,19 +222,32 @@ function shapeOf(name, wanted, values, count) {
   const known = wanted.filter((length) => length !== -1).reduce((product, length) => product * length, 1);
   const open = wanted.indexOf(-1);
   if (open === -1 ? count !== known : count % known !== 0) {
-    throw new Error(`${name}: ${format.plural(count, "value")}; its shape ${JSON.stringify(wanted)} takes ${open === -1 ? known : `a multiple of ${known}`}`);
+    const taken = open === -1 ? known : `a multiple of ${known}`;
+    throw new Error(`${name}: ${format.plural(count, "value")}; its shape ${JSON.stringify(wanted)} takes ${taken}`);
   }
   return wanted.map((length, index) => (length !== -1 ? length : index === open ? count / known : 1));
 }
 
 function answerElements({ status, headers, body, is_binary: isBinary, is_cut: isCut, took_ms: tookMs }) {
   const isGood = status < 400;
-  const facts = [`took ${format.milliseconds(tookMs).text}`, headers["server-timing"],
+  const facts = [
+    `took ${format.milliseconds(tookMs).text}`,
+    headers["server-timing"],
     headers["x-model-version"] && `version ${headers["x-model-version"]}`,
-    headers["x-request-id"] && `request ${headers["x-request-id"]}`].filter(Boolean);
+    headers["x-request-id"] && `request ${headers["x-request-id"]}`,
+  ].filter(Boolean);
   return [
-    el("p", {}, el("strong", { class: isGood ? "good" : "bad" }, `${status}`), el("span", { class: "muted" }, ` ${facts.join(" · ")}`)),
-    el("pre", { class: "scroll", tabindex: "0", "aria-label": "Answer" }, isBinary ? `(binary, base64) ${body}` : pretty(body)),
+    el(
+      "p",
+      {},
+      el("strong", { class: isGood ? "good" : "bad" }, `${status}`),
+      el("span", { class: "muted" }, ` ${facts.join(" · ")}`),
+    ),
+    el(
+      "pre",
+      { class: "scroll", tabindex: "0", "aria-label": "Answer" },
+      isBinary ? `(binary, base64) ${body}` : pretty(body),
+    ),
     isCut ? el("p", { class: "hint" }, "Only the first MiB is shown.") : null,
   ].filter(Boolean);
 }
@@ -194,7 +255,10 @@ function answerElements({ status, headers, body, is_binary: isBinary, is_cut: is
 function pretty(body) {
   try {
     // Lists of numbers on one line. No string is touched: JSON has line ends between values only.
-    return JSON.stringify(JSON.parse(body), null, 2).replace(/\[\n\s+([-\d.eE+,\s]+?)\n\s*\]/g, (_, list) => `[${list.replace(/\s+/g, " ")}]`);
+    return JSON.stringify(JSON.parse(body), null, 2).replace(
+      /\[\n\s+([-\d.eE+,\s]+?)\n\s*\]/g,
+      (_, list) => `[${list.replace(/\s+/g, " ")}]`,
+    );
   } catch {
     return body;
   }

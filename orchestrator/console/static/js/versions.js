@@ -8,9 +8,17 @@ const ENGINE_WHY = "the engine has not said yet";
 
 const COLUMNS = [
   ["Version", "", (cell, { version }, labels) => showVersion(cell, version, labels)],
-  ["Traffic", "percent of the requests that name no version, as routed now", (cell, row) => show(cell, { text: `${row.weight} %` })],
+  [
+    "Traffic",
+    "percent of the requests that name no version, as routed now",
+    (cell, row) => show(cell, { text: `${row.weight} %` }),
+  ],
   ["State", "", (cell, row) => drawState(cell.firstChild, row.state, row)],
-  ["Replicas", "ready of wanted, and standby", (cell, row) => show(cell, { text: `${row.ready}/${row.desired}${row.standby ? ` +${row.standby}` : ""}` })],
+  [
+    "Replicas",
+    "ready of wanted, and standby",
+    (cell, row) => show(cell, { text: `${row.ready}/${row.desired}${row.standby ? ` +${row.standby}` : ""}` }),
+  ],
   ["Requests", "", (cell, row) => show(cell, format.rate(row.rate_per_s))],
   ["Errors", "", (cell, row) => show(cell, format.percent(row.error_ratio))],
   ["p50", "", (cell, row) => show(cell, format.milliseconds(row.p50_ms))],
@@ -30,9 +38,24 @@ export class VersionTable {
   #labels = {};
 
   constructor() {
-    const head = el("tr", {}, COLUMNS.map(([label, title]) => el("th", { scope: "col", class: label === "State" ? "c-state" : null, title: title || null }, label)));
-    this.element = section("versions", "Traffic and versions", { class: "card" }, this.#split,
-      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" }, el("table", { class: "plain" }, el("thead", {}, head), this.#body)));
+    const head = el(
+      "tr",
+      {},
+      COLUMNS.map(([label, title]) =>
+        el("th", { scope: "col", class: label === "State" ? "c-state" : null, title: title || null }, label),
+      ),
+    );
+    this.element = section(
+      "versions",
+      "Traffic and versions",
+      { class: "card" },
+      this.#split,
+      el(
+        "div",
+        { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
+        el("table", { class: "plain" }, el("thead", {}, head), this.#body),
+      ),
+    );
   }
 
   /** labels: { stable: "1" } */
@@ -54,7 +77,11 @@ export class VersionTable {
   #drawRow(row, fleetRow) {
     let found = this.#rows.get(row.version);
     if (!found) {
-      found = el("tr", {}, COLUMNS.map(([label]) => makeCell(label)));
+      found = el(
+        "tr",
+        {},
+        COLUMNS.map(([label]) => makeCell(label)),
+      );
       this.#rows.set(row.version, found);
       this.#body.append(found);
     }
@@ -71,8 +98,12 @@ export class VersionTable {
       setText(part, row.weight >= 8 ? `${this.#called(row.version)} ${row.weight} %` : "");
       part.title = `${this.#called(row.version)}: ${row.weight} %, ${format.rate(row.rate_per_s).text}`;
     });
-    this.#split.setAttribute("aria-label", shares.length === 0 ? "No version gets traffic by default"
-      : `Traffic: ${shares.map((row) => `${this.#called(row.version)} ${row.weight} percent`).join(", ")}`);
+    this.#split.setAttribute(
+      "aria-label",
+      shares.length === 0
+        ? "No version gets traffic by default"
+        : `Traffic: ${shares.map((row) => `${this.#called(row.version)} ${row.weight} percent`).join(", ")}`,
+    );
     this.#split.hidden = shares.length === 0;
   }
 
@@ -87,7 +118,10 @@ function makeCell(label) {
   return label === "State" ? el("td", { class: "c-state" }, stateMark()) : el("td");
 }
 
-const labelsOf = (version, labels) => Object.entries(labels).filter(([, named]) => named === version).map(([label]) => label);
+const labelsOf = (version, labels) =>
+  Object.entries(labels)
+    .filter(([, named]) => named === version)
+    .map(([label]) => label);
 
 function showVersion(cell, version, labels) {
   const named = labelsOf(version, labels);
