@@ -47,6 +47,18 @@ def visitor(browser: Browser, cluster: Cluster) -> Iterator[Visitor]:
     assert complaints == []
 
 
+def say_yes(visitor: Visitor, action: str, heading: str) -> str:
+    """Presses a button, reads what it would do, and agrees."""
+    visitor.page.get_by_role("button", name=action, exact=True).click()
+    dialog = visitor.page.get_by_role("dialog", name=re.compile(heading))
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    assert visitor.violations() == []
+    visitor.picture(f"dialog-{action.lower().replace(' ', '-')}")
+    said = dialog.inner_text()
+    dialog.get_by_role("button", name=action, exact=True).click()
+    return said
+
+
 class TestTheStream:
     def test_lost_leaves_the_numbers_with_their_age_and_found_again_says_so(
         self, visitor: Visitor, cluster: Cluster
@@ -96,3 +108,42 @@ class TestRollingBack:
 
         until("a third revision is in force", lambda: cluster.get("/history")[0]["revision"] == 3)
         expect(page.get_by_role("link", name="Revision 3")).to_be_visible()
+
+
+class TestRolloutButtons:
+    def test_promote_says_what_moves_and_moves_all_traffic(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in("#/models/iris")
+        page.get_by_label("Version to promote").select_option("2")
+
+        said = say_yes(visitor, "Promote", "Promote iris@2")
+
+        assert "it has 10 % of them now" in said
+        assert "Version 1 gets none of them any more" in said
+        bar = page.get_by_role("img", name=re.compile("^Traffic: "))
+        expect(bar).to_have_attribute("aria-label", re.compile(r"^Traffic: 2[^,]* 100 percent$"), timeout=LONG_MS)
+        assert cluster.predict("iris") == 2.0
+
+    def test_pause_holds_what_is_applied_until_it_is_resumed(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in("#/models/iris")
+
+        say_yes(visitor, "Pause", "Pause the rollout")
+        expect(page.locator(".head .state")).to_have_text("ready, paused")
+        wanted = manifest()
+        wanted["models"]["iris"]["traffic"] = {"1": 0, "2": 100}
+        begin(cluster, wanted)
+        until("it is applied", lambda: cluster.get("/history")[0]["revision"] == 3)
+        assert cluster.predict("iris", "/versions/1") == 1.0
+
+        say_yes(visitor, "Resume", "Go on with the rollout")
+
+        bar = page.get_by_role("img", name=re.compile("^Traffic: "))
+        expect(bar).to_have_attribute("aria-label", re.compile(r"^Traffic: 2[^,]* 100 percent$"), timeout=LONG_MS)
+        expect(page.locator(".head .state")).to_have_text("ready")
+
+    def test_roll_back_brings_the_model_as_it_was_before(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in("#/models/iris")
+
+        said = say_yes(visitor, "Roll back", "Roll back iris")
+
+        assert "Other models stay as they are" in said
+        until("version 2 is gone", lambda: len(page.locator("#versions tbody tr").all()) == 1, within_s=30)
