@@ -22,7 +22,7 @@ from scripts.dashboards.__main__ import DIRECTORY
 from tests.integration.cluster import Cluster, fleet, pick_port, until
 from tests.integration.grafana import Dashboard, PrometheusSource, Query, interpolated
 
-pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(420)]
 
 NAMES = ["control-plane", "fleet", "gateway", "model"]
 MODELS = ("iris", "slow", "sleepy", "cached", "streams", "crashy")
@@ -64,7 +64,7 @@ def prometheus(cluster: Cluster) -> Iterator[PrometheusSource]:
     source = PrometheusSource(f"http://127.0.0.1:{port}")
     with Traffic(cluster):
         # Counters start at zero: what happened before the first scrape is no increase.
-        until("all is scraped", lambda: is_scraped(source), 60)
+        until("all is scraped", lambda: is_scraped(source), 120)
         crash(cluster, times=4)
         wake(cluster)
         cluster.apply(manifest(port, canary=30))
@@ -187,7 +187,7 @@ def test_every_query_finds_data(name: str, cluster: Cluster, prometheus: Prometh
         return not left
 
     try:
-        until("every query found data", all_found, 110)  # some rules are evaluated once a minute
+        until("every query found data", all_found, 120)  # some rules are evaluated once a minute
     except AssertionError:
         pytest.fail("no data:\n" + "\n".join(map(str, left)), pytrace=False)
 
