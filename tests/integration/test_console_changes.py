@@ -92,6 +92,21 @@ class TestTheStream:
         expect(page.get_by_role("link", name="late", exact=True)).to_be_visible(timeout=LONG_MS)
 
 
+class TestLogs:
+    def test_go_on_with_the_replica_that_replaces_another(self, visitor: Visitor, cluster: Cluster) -> None:
+        page = visitor.sign_in("#/models/iris")
+        lines = page.get_by_role("region", name="Log lines")
+        expect(lines).to_contain_text("asked for 1")  # what warmed it up
+
+        cluster.write_model("iris-1", 5.0, predict="print('the new one was asked', flush=True)")
+        wanted = manifest()
+        begin(cluster, {**wanted, "models": {"iris": wanted["models"]["iris"]}})
+        until("the new one answers", lambda: cluster.predict("iris", "/versions/1") == 5.0, within_s=40)
+
+        expect(lines).to_contain_text("the new one was asked", timeout=LONG_MS)
+        expect(lines).to_contain_text("asked for 1")
+
+
 class TestRollingBack:
     def test_to_a_revision_shows_what_changes_and_does_it(self, visitor: Visitor, cluster: Cluster) -> None:
         page = visitor.sign_in("#/manifest/1")

@@ -149,7 +149,12 @@ export class Chart {
         y: { range: (_plot, _least, most) => [0, niceAbove(most)] },
       },
       axes: [
-        { ...axis, size: 28, space: 70, values: (_plot, splits) => splits.map((at) => clock(at).slice(0, 5)) },
+        {
+          ...axis,
+          size: 28,
+          space: 70,
+          values: (_plot, splits, _axis, _space, stepS) => splits.map((at) => clock(at).slice(0, stepS < 60 ? 8 : 5)),
+        },
         { ...axis, size: 58, gap: 6, values: (_plot, splits) => splits.map((value) => this.#format(value).text) },
       ],
       series: [

@@ -3,14 +3,16 @@
 import { open } from "./api.js";
 import { eachFrame, el, section, setText } from "./dom.js";
 import { clock, moment, plural } from "./format.js";
+import { live } from "./live.js";
 
 const KEPT = 2000;
 const TAIL = 200;
 
 export class LogTail {
   #name;
-  #signal;
   #asked = null;
+  #known = null; // replicas that are read, once they were told
+  #isBroken = false;
   #lines = [];
   #waiting = [];
   #box = el("div", { class: "lines scroll", tabindex: "0", role: "region", "aria-label": "Log lines" });
@@ -28,7 +30,6 @@ export class LogTail {
 
   constructor(name, signal) {
     this.#name = name;
-    this.#signal = signal;
     this.element = section(
       "logs",
       "Logs",
@@ -49,43 +50,50 @@ export class LogTail {
     this.#choice.addEventListener("change", () => this.#read());
     this.#follow.addEventListener("change", () => this.#read());
     signal.addEventListener("abort", () => this.#asked?.abort());
+    live.addEventListener("connection", () => live.connected && this.#isBroken && this.#read(), { signal });
     this.#read();
   }
 
-  /** The versions that there are to choose from. */
-  offer(versions) {
+  /** What the stream says of the model now: versions to choose from, and replicas, of which new ones are read too. */
+  take(model) {
     const offered = [...this.#choice.options].map((option) => option.value);
-    for (const version of versions)
+    for (const { version } of model.versions) {
       if (!offered.includes(version)) this.#choice.append(el("option", { value: version }, `version ${version}`));
+    }
+    const chosen = model.versions.filter(({ version }) => ["", version].includes(this.#choice.value));
+    const replicas = chosen.flatMap((version) => version.replicas.map(({ id }) => id));
+    const fresh = this.#known && this.#follow.checked ? replicas.filter((id) => !this.#known.has(id)) : [];
+    this.#known = new Set([...(this.#known ?? []), ...replicas]);
+    for (const replica of fresh) this.#stream({ replica });
   }
 
-  async #read() {
+  #read() {
     this.#asked?.abort();
-    const asked = new AbortController();
-    this.#asked = asked;
+    this.#asked = new AbortController();
+    this.#known = null;
+    this.#isBroken = false;
     this.#lines = [];
     this.#waiting = [];
     this.#box.replaceChildren();
     setText(this.#note, "");
-    const query = new URLSearchParams({ tail: TAIL, follow: this.#follow.checked, version: this.#choice.value });
+    this.#stream({});
+  }
+
+  async #stream(wanted) {
+    const { signal } = this.#asked;
+    const query = { tail: TAIL, follow: this.#follow.checked, version: this.#choice.value, ...wanted };
     try {
-      const answer = await open(`/models/${encodeURIComponent(this.#name)}/logs?${query}`, asked.signal);
+      const answer = await open(`/models/${encodeURIComponent(this.#name)}/logs?${new URLSearchParams(query)}`, signal);
       for await (const line of jsonLines(answer.body)) {
         this.#waiting.push(line);
         this.#draw();
       }
-      this.#say();
+      if (this.#lines.length + this.#waiting.length === 0) setText(this.#note, "Nothing was printed.");
     } catch (error) {
-      if (!asked.signal.aborted) setText(this.#note, `The lines end here: ${error.message}`);
+      if (signal.aborted) return;
+      this.#isBroken = true;
+      setText(this.#note, `The lines end here: ${error.message}`);
     }
-  }
-
-  #say() {
-    const isEmpty = this.#lines.length + this.#waiting.length === 0;
-    const ended = this.#follow.checked
-      ? "No replica that runs prints more. Switch following off and on to look again."
-      : "";
-    setText(this.#note, isEmpty ? `Nothing was printed. ${ended}` : ended);
   }
 
   #append() {
@@ -97,13 +105,13 @@ export class LogTail {
     if (wasAtEnd) this.#box.scrollTop = this.#box.scrollHeight;
   }
 
-  #element({ at, replica, version, stream, text }) {
+  #element({ at, replica, version, stream, text, level, event, fields }) {
     const element = el(
       "div",
-      { class: "line", "data-stream": stream },
+      { class: "line", "data-level": level || null },
       el("span", { class: "muted", title: moment(at) }, clock(at)),
-      el("span", { class: "muted from", title: `version ${version}, ${stream}` }, replica),
-      el("span", {}, text),
+      el("span", { class: "muted from", title: `${replica}, version ${version}, ${stream}` }, replica),
+      event ? el("span", {}, event, el("span", { class: "muted" }, inWords(level, fields))) : el("span", {}, text),
     );
     element.hidden = !this.#matches(text);
     return element;
@@ -122,6 +130,14 @@ export class LogTail {
     setText(this.#note, this.#filter.value ? `${plural(shown, "line")} of ${this.#lines.length}` : "");
     this.#box.scrollTop = this.#box.scrollHeight;
   }
+}
+
+/** What a structured line says beside its event: key=value, and its level where that is not the usual one. */
+function inWords(level, fields) {
+  const said = Object.entries(fields).map(
+    ([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`,
+  );
+  return [level === "info" ? "" : ` ${level}`, ...said.map((each) => ` ${each}`)].join("");
 }
 
 /** Objects of a body with one JSON object a line, as they come. */

@@ -141,7 +141,7 @@ export class LongTable {
     return { element, cells, row: null };
   }
 
-  /** The Tab key and screen readers go by the document's order. A row in focus stays where it is, or it would lose it. */
+  /** The Tab key and screen readers go by the document's order. A row that is moved loses the focus: that one stays. */
   #inOrder() {
     const sorted = [...this.#shown.values()].sort((a, b) => a.index - b.index).map(({ element }) => element);
     const fixed = Math.max(0, sorted.indexOf(this.#focused()));

@@ -25,7 +25,7 @@ export class TryForm {
   #answer = el("div", { class: "answer", role: "status" });
   #curl = el("pre", { tabindex: "0", "aria-label": "The same with curl" });
   #copy = el("button", { type: "button", class: "quiet", onclick: () => this.#copyCurl() }, "Copy");
-  #send = el("button", { type: "submit", class: "primary" }, "Predict");
+  #send = el("button", { type: "submit", class: "primary", disabled: true }, "Predict");
 
   constructor(name, signal) {
     this.#name = name;

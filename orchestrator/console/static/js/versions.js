@@ -36,6 +36,7 @@ export class VersionTable {
   #rows = new Map();
   #body = el("tbody");
   #labels = {};
+  #drawn = null; // what was drawn last
 
   constructor() {
     const head = el(
@@ -61,9 +62,11 @@ export class VersionTable {
   /** labels: { stable: "1" } */
   name(labels) {
     this.#labels = labels;
+    if (this.#drawn) this.draw(...this.#drawn);
   }
 
   draw(model, fleetRow) {
+    this.#drawn = [model, fleetRow];
     this.#drawSplit(model.versions);
     const known = new Set(model.versions.map(({ version }) => version));
     for (const [version, row] of this.#rows) {
