@@ -66,7 +66,8 @@ bench-scrape: setup ## Measure what a Prometheus costs that reads 200 models and
 	@$(VENV_PYTHON) -m benchmarks.scrape $(ARGS)
 
 .PHONY: bench-console
-bench-console: setup ## Measure the web console in a browser: first paint, frames while a busy fleet scrolls
+bench-console: setup ## Measure the web console: what it costs the control plane, first paint, frames while it scrolls
+	@$(VENV_PYTHON) -m benchmarks.console.server
 	@$(VENV_PYTHON) -m benchmarks.console.browser $(ARGS)
 
 .PHONY: bench-fleet

@@ -28,6 +28,7 @@ from router.contract import GatewayReport
 log = structlog.get_logger("modelfleet")
 
 EVERY_S = 1.0
+NEWS_WAIT_S = 0.3
 MOST_LISTENERS = 32
 # One who takes nothing for so long is let go; the browser comes back by itself, and begins with the whole.
 PATIENCE_S = 5.0
@@ -64,6 +65,7 @@ class Hub:
         self._report: GatewayReport | None = None
         self._last_event = 0
         self._journal_seen = 0
+        self._numbers_seen = 0
         self._encoder = msgspec.json.Encoder()
 
     @property
@@ -120,12 +122,19 @@ class Hub:
         while not self._control.stopped.is_set():
             due = max(due + EVERY_S, time.monotonic())
             await wait_until_set(self._control.stopped, due - time.monotonic())
+            await self._wait_for_numbers()
             if not self._listeners:
                 return
             try:
                 await self._tick()
             except Exception:  # a second that could not be shown is none the less followed by the next
                 log.exception("the console's stream left out a second")
+
+    async def _wait_for_numbers(self) -> None:
+        """A moment more: what is read each second is best shown when it was just read."""
+        numbers = self._control.recorder.changed
+        await numbers.wait(self._numbers_seen, NEWS_WAIT_S)
+        self._numbers_seen = numbers.count
 
     async def _tick(self) -> None:
         self._watch()

@@ -219,7 +219,7 @@ class ControlPlane:
 
     def release_waiters(self) -> None:
         """Answers every long poll of the admin API, so that its server can end."""
-        for signal in (self.journal.changed, self.operations.changed, self.board.changed):
+        for signal in (self.journal.changed, self.operations.changed, self.board.changed, self.recorder.changed):
             signal.close()
 
     async def close(self) -> None:

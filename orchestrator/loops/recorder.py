@@ -13,6 +13,7 @@ from orchestrator.adapters.signals import Round
 from orchestrator.core.entities import VersionKey
 from orchestrator.core.live import CURVES, UNKNOWN, Growth, Rates, Track, growth, rates, total
 from orchestrator.core.plan import Verdict
+from orchestrator.loops.journal import Signal
 
 KEPT_S = 900
 # Long enough for a percentile of a few requests per second, short enough to see what one just did.
@@ -29,7 +30,7 @@ Verdicts = Mapping[VersionKey, Verdict]
 
 class Recorder:
     """`verdicts` gives the versions that there are, with their counts. `watched` are models that somebody looks at:
-    sources read more of them."""
+    sources read more of them. `changed` is notified when there are newer numbers."""
 
     def __init__(self, verdicts: Callable[[], Verdicts]) -> None:
         self._verdicts = verdicts
@@ -43,6 +44,7 @@ class Recorder:
         self._seen: Set[VersionKey] = frozenset()
         self._at = 0.0
         self.watched: Set[str] = frozenset()
+        self.changed = Signal()
 
     # -- now ------------------------------------------------------------------------------------------------
 
@@ -88,6 +90,7 @@ class Recorder:
             self._rounds.popleft()
         if self._rounds:
             self._note(self._rounds[0], found)
+            self.changed.notify()
         self._rounds.append(found)
 
     def _note(self, earlier: Round, later: Round) -> None:
