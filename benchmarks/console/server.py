@@ -75,11 +75,8 @@ def measure(cluster: Cluster, directory: Path, options: argparse.Namespace) -> b
     say("control plane, nobody watches", ", ".join(f"{ratio * 100:.1f} %" for ratio in alone) + " of a core")
     say("control plane, one console open", ", ".join(f"{ratio * 100:.1f} %" for ratio in watched) + " of a core")
     say("the console", f"{cost * 100:.1f} % of a core")
-    say(
-        "rows that changed in a second",
-        f"{least} or more of {options.models}, in nine of ten of {len(changed)} seconds",
-    )
-    return cost < PROMISED_RATIO and least >= 0.9 * options.models
+    say("rows that changed in a second", f"{rows_mean:.0f} of {options.models} on average, in {len(changed)} updates")
+    return cost < PROMISED_RATIO and rows_mean >= 0.9 * options.models
 
 
 def put_to_sleep(cluster: Cluster, directory: Path, names: list[str]) -> None:
@@ -118,11 +115,8 @@ def asking(cluster: Cluster, names: list[str]) -> Iterator[None]:
             while not ended.is_set():
                 began = time.monotonic()
                 turn += 1
-                for nth, name in enumerate(names):
-                    if (nth + turn) % 3 == 0:
-                        client.post(
-                            f"/v2/models/{name}/infer", content=BODY, headers={"content-type": "application/json"}
-                        )
+                for name in names[turn % 3 :: 3]:
+                    client.post(f"/v2/models/{name}/infer", content=BODY, headers=JSON)
                 ended.wait(max(0.0, 0.5 - (time.monotonic() - began)))
 
     thread = threading.Thread(target=ask, name="asking")
