@@ -63,8 +63,7 @@ def up(
     apply.run(session, path, yes=True, timeout_s=timeout)
     if session.tells:
         sample.show_predictions(session, path)
-        session.say()
-        session.say(f"Console: {session.control.url}/console/; `modelfleet console` opens it signed in.")
+        _show_console(session)
 
 
 def _ensure_up(session: Session, options: launch.Options) -> None:
@@ -100,6 +99,17 @@ def _train(session: Session, manifest: Path, engine: str, base_image: str | None
     from orchestrator import examples
 
     examples.ensure(manifest.parent, engine, state_dir=session.state_dir, base_image=base_image, say=session.say)
+
+
+def _show_console(session: Session) -> None:
+    """On a terminal a link that signs in; what goes to a file or a log has nothing in it that lets anybody in."""
+    session.say()
+    if not session.out.is_terminal:
+        session.say(f"Console: {session.control.url}/console/; `modelfleet console` opens it signed in.")
+        return
+    link = session.client.console_link()
+    session.say(f"Console, for {link.expires_in_s / 60:.0f} minutes, once (`modelfleet console` gives another link):")
+    session.out.long_line(link.url)
 
 
 def _end_without_apply(session: Session) -> None:

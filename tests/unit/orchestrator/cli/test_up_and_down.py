@@ -73,6 +73,15 @@ class TestSamplePredictions:
         assert '\n{"predictions": [7]}\n' in output
         assert output.endswith(f"Console: {api.url}/console/; `modelfleet console` opens it signed in.\n")
 
+    def test_ends_on_a_terminal_with_a_link_that_signs_in(
+        self, api: FakeAdminApi, world: World, manifest: Path
+    ) -> None:
+        with FakeGateway(lambda *_: (200, {}, b"{}")) as gateway, Terminal(["up", str(manifest)]) as terminal:
+            world.gateway_url = gateway.url
+
+            assert terminal.end() == 0
+            assert terminal.text.endswith("\nhttp://127.0.0.1:7070/console/#code=once\n")
+
     def test_else_asks_with_zeros_of_the_shape_in_the_metadata(
         self, api: FakeAdminApi, world: World, run: Run, manifest: Path
     ) -> None:
