@@ -9,9 +9,11 @@ Why not the SDK's BatchSpanProcessor: docs/decisions/0038.
 from __future__ import annotations
 
 import collections
+import importlib
 import importlib.util
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +34,8 @@ PACKAGES: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto
 _PATH: Final = "/v1/traces"
 # Traces gather for so long, or until there are so many spans; both as the SDK's own processor has them, but sooner.
 EVERY_S: Final = 1.0
-BATCH_SPANS: Final = 512
+BATCH_SPANS: Final = 256
+SWITCH_S: Final = 0.0005
 # What is still to be sent when the gateway ends gets so much time.
 LAST_S: Final = 1.0
 # One that cannot be reached is named so often.
@@ -126,6 +129,11 @@ class Outbox:
         return dict(self._counts)
 
     def start(self) -> None:
+        """To be called before the process serves: loading the packages takes half a second."""
+        for name in PACKAGES:
+            importlib.import_module(name)
+        # Encoding a batch takes the thread some milliseconds of Python: the loop shall not wait five for its turn.
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def put(self, trace: Trace) -> None:
@@ -151,7 +159,9 @@ class Outbox:
     # in the thread
 
     def _run(self) -> None:
-        logging.getLogger("opentelemetry").addHandler(_LastWords(self._complain))
+        logging.getLogger("opentelemetry.exporter").addHandler(_LastWords(self._complain))
+        # What else it may say is of what a client sent, a tracestate say.
+        logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
         logging.getLogger("opentelemetry").propagate = False
         while True:
             self._wake.wait(EVERY_S)

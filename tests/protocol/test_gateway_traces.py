@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
 from router.config import Tracing
-from router.contract import ModelRoute, VersionRoute
-from tests.fakes import models, otlp_collector
+from router.contract import Endpoint, ModelRoute, Shadow, VersionRoute
+from tests.fakes import models, oip, otlp_collector
 from tests.fakes.gateway import GatewayUnderTest, until
 from tests.fakes.otlp_collector import Collector, Span
 from tests.fakes.replica import Replica, ready_replica
 from tests.fakes.scripted_replica import Call, ScriptedReplica
 
 from .conftest import StartGateway
+from .test_gateway_websocket import WebSocketReplica
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENDER = "00f067aa0ba902b7"
@@ -365,6 +367,107 @@ class TestWhatTheGatewayDid:
         assert answer.field("x-modelfleet-trace") == ""
         assert all(of_gateway(spans).contains(span) for span in spans)
         assert "<script>" not in str(spans)
+
+
+class TestEveryWay:
+    """A trace has the same spans whatever way its request takes through the gateway."""
+
+    async def test_of_a_websocket(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        replica = WebSocketReplica()
+        await replica.start()
+        try:
+            await gateway.route(replica, websocket=True)
+            url = f"http://127.0.0.1:{gateway.port}/models/m/ws"
+            headers = {"traceparent": PARENT}
+            async with aiohttp.ClientSession(headers=headers) as session, session.ws_connect(url) as channel:
+                await channel.send_str("hello")
+                assert (await channel.receive()).data == "hello"
+        finally:
+            await replica.stop()
+
+        spans = await spans_of(collector, least=2)
+        assert of_gateway(spans).attributes["http.response.status_code"] == 101
+        assert tries(spans)[0].attributes["http.response.status_code"] == 101
+
+    async def test_of_one_that_a_shadow_copies(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        async with ScriptedReplica() as live, ScriptedReplica() as copied:
+            versions = {
+                "1": VersionRoute((Endpoint("r0", "127.0.0.1", live.port),)),
+                "2": VersionRoute((Endpoint("r1", "127.0.0.1", copied.port),)),
+            }
+            await gateway.table(m=ModelRoute(versions, {"1": 100}, shadow=Shadow("2")))
+            answer = await gateway.ask("/v2/models/m/infer", f"traceparent: {PARENT}", body=b"{}")
+            await until(lambda: copied.calls, "the copy came")
+
+            spans = await spans_of(collector, least=2)
+            assert answer.status == 200
+            assert [span.attributes["modelfleet.replica"] for span in tries(spans)] == ["r0"]
+            assert copied.calls[0].field("x-modelfleet-trace") == []
+            assert copied.calls[0].field("traceparent")[0][3:35] == TRACE
+
+    async def test_of_a_body_that_is_streamed(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        async with ScriptedReplica() as replica:
+            await gateway.route(replica)
+            answer = await gateway.ask("/v2/models/m/infer", f"traceparent: {PARENT}", body=bytes(3 << 20))
+
+        spans = await spans_of(collector, least=2)
+        assert answer.status == 200
+        assert of_gateway(spans).attributes["http.request.body.size"] == 3 << 20
+
+    async def test_of_a_stream_of_grpc(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        async with ScriptedReplica(oip.serve) as replica:
+            await gateway.route(replica)
+            client = oip.OipClient(gateway.grpc_port)
+            try:
+                stream = client.stream(iter([oip.request()]), metadata=[("traceparent", PARENT)])
+                assert len([message async for message in stream]) == 2
+            finally:
+                await client.close()
+
+        spans = await spans_of(collector, least=2)
+        assert of_gateway(spans).name == "inference.GRPCInferenceService/ModelStreamInfer"
+        assert tries(spans)[0].parent_id == of_gateway(spans).span_id
+
+    async def test_of_a_client_that_left(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        async def silent(call: Call) -> None:
+            await call.left.wait()
+
+        async with ScriptedReplica(silent) as replica:
+            await gateway.route(replica)
+            client = await gateway.connect()
+            client.request("/v2/models/m/infer", f"traceparent: {PARENT}")
+            await until(lambda: replica.calls)
+            client.leave()
+            spans = await spans_of(collector, least=2)
+
+        assert of_gateway(spans).attributes["http.response.status_code"] == 499
+        assert not of_gateway(spans).is_error
+
+    async def test_of_an_answer_that_breaks_off(self, gateway: GatewayUnderTest, collector: Collector) -> None:
+        async def breaks(call: Call) -> None:
+            await call.completed.wait()
+            call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            call.close()
+
+        async with ScriptedReplica(breaks) as replica:
+            await gateway.route(replica)
+            client = await gateway.connect()
+            client.request("/v2/models/m/infer", f"traceparent: {PARENT}")
+            await client.closed()
+            spans = await spans_of(collector, least=2)
+
+        assert of_gateway(spans).attributes["http.response.status_code"] == 502
+        assert (of_gateway(spans).is_error, tries(spans)[0].is_error) == (True, True)
+
+    async def test_with_a_tracestate_that_no_reader_takes(
+        self, gateway: GatewayUnderTest, replica: ScriptedReplica, collector: Collector, tmp_path: Path
+    ) -> None:
+        await gateway.route(replica)
+
+        await gateway.ask("/v2/models/m/infer", f"traceparent: {PARENT}", "tracestate: ===,\xff,a=b=c")
+
+        assert len(await spans_of(collector, least=2)) == 2
+        assert "not exported" not in (tmp_path / "gateway.log").read_text()
 
 
 class TestSampling:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -488,6 +489,33 @@ class TestCheckWorld:
         text = "models: {a: {versions: {1: {source: m, backend: onnx, secrets: {A: {env: A}, B: {file: key}}}}}}"
 
         assert self.check(tmp_path, text, A="x") == []
+
+    def test_looks_for_the_headers_of_a_collector(self, tmp_path: Path) -> None:
+        text = "{observability: {tracing: {otlp: 'http://c:4318', headers: {file: token}}}, models: {}}"
+
+        (fault,) = self.check(tmp_path, text)
+
+        assert fault == (
+            f"models.yaml:1:67: observability.tracing.headers.file: '{tmp_path}/token' does not exist; write the secret "
+            "into it, or correct the path"
+        )
+        (tmp_path / "token").write_text("authorization: Bearer x")
+        assert self.check(tmp_path, text) == []
+
+    def test_says_what_traces_need_where_it_is_not_installed(self) -> None:
+        code = (
+            "import sys; sys.modules['opentelemetry'] = None\n"
+            "from pathlib import Path\nfrom orchestrator.manifest import check_world, load\n"
+            "text = '{observability: {tracing: {otlp: http://c:4318}}, models: {}}'\n"
+            "print(*check_world(load(text, file='models.yaml', base_dir=Path('/')), environ={}))"
+        )
+
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+        assert done.stdout.strip() == (
+            "models.yaml:1:28: observability.tracing: the packages of OpenTelemetry are not installed where the control "
+            "plane runs; traces need them; run: pip install 'modelfleet[tracing]'"
+        )
 
     def test_does_not_look_at_remote_sources(self, tmp_path: Path) -> None:
         assert self.check(tmp_path, "models: {a: {versions: {1: {source: 's3://bucket/m', backend: onnx}}}}") == []
