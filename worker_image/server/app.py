@@ -112,12 +112,10 @@ class App:
         self, path: str, fields: dict[bytes, bytes], parts: list[bytes], answer: Callable[[Reply], None]
     ) -> Prediction:
         """Predicts for a request whose body is here whole, and calls `answer` with the reply, now or later."""
-        told = trace.asked(fields)
+        told = trace.Trace() if trace.FIELD in fields else None
         if told is not None:
             answer = told.telling(answer)
         prediction = Prediction(self._metrics, answer, lambda exc: self.refuse(fields.items(), exc))
-        asking = log.asking.set((fields,))
-        tracing = None if told is None else trace.current.set(told)
         try:
             self.admit()
             _check_encoding(fields)
@@ -127,24 +125,31 @@ class App:
             if told is not None:
                 ask = told.following(ask)
             prediction.encode_with(ask.encode)
-            self._submit(ask, time_left_s, prediction)
+            self._submit(ask, time_left_s, prediction, fields, told)
         except RequestError as exc:
             prediction.set_exception(exc)
-        finally:
-            log.asking.reset(asking)
-            if tracing is not None:
-                trace.current.reset(tracing)
         return prediction
 
-    def _submit(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
+    def _submit(
+        self, ask: Ask, time_left_s: float | None, prediction: Prediction, fields: dict[bytes, bytes],
+        told: trace.Trace | None,
+    ) -> None:  # fmt: skip
         assert self._runner is not None
         if self._cache is None or ask.part.is_explained:
-            prediction.waiting = self._runner.submit(ask.part, time_left_s, prediction)
+            waiting = prediction.waiting = self._runner.submit(ask.part, time_left_s, prediction, fields)
+            if told is not None and waiting is not None:
+                waiting.payload.trace = told
         if prediction.waiting is None:
-            prediction.task = asyncio.create_task(self._predict_for(ask, time_left_s, prediction), name="prediction")
+            task = self._predict_for(ask, time_left_s, prediction, fields, told)
+            prediction.task = asyncio.create_task(task, name="prediction")
 
-    async def _predict_for(self, ask: Ask, time_left_s: float | None, prediction: Prediction) -> None:
+    async def _predict_for(
+        self, ask: Ask, time_left_s: float | None, prediction: Prediction, fields: dict[bytes, bytes],
+        told: trace.Trace | None,
+    ) -> None:  # fmt: skip
         """For what is not one entry of the queue: several parts, or an answer from the cache."""
+        log.asking.set((fields,))
+        trace.current.set(told)
         try:
             answer = await self.predict(ask.part, time_left_s)
         except Exception as exc:

@@ -513,7 +513,7 @@ class TestCheckWorld:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
         assert done.stdout.strip() == (
-            "models.yaml:1:28: observability.tracing: the packages of OpenTelemetry are not installed where the control "
+            "models.yaml:1:27: observability.tracing: the packages of OpenTelemetry are not installed where the control "
             "plane runs; traces need them; run: pip install 'modelfleet[tracing]'"
         )
 

@@ -11,7 +11,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from worker_image.server.batching.sizing import Sizing
 from worker_image.server.batching.thread import ModelThread
 from worker_image.server.errors import RequestError
 from worker_image.server.tensors import Tensors, parameters_key, rows_of
+from worker_image.server.trace import Trace
 
 # While each turn of the event loop still brings requests, a batch waits for the next turn, at most this many: 11,400
 # instead of 9,900 predictions/s with 16 connections (iris, one core). A turn that brings none costs microseconds, and
@@ -32,6 +34,8 @@ MOST_TURNS = 4
 # Parts of a request larger than a batch that are under way at one time, for each instance: one computes while the next
 # waits, and between them others have their turn.
 PARTS_AHEAD = 2
+# Of what nobody asked for.
+NO_FIELDS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 Answer = TypeVar("Answer")
@@ -78,15 +82,16 @@ class Told(Protocol):
 
 
 class Request:
-    """A request's tensors, who waits for the answer, and whose it is: for the log, and for its trace if it has one."""
+    """A request's tensors, and who waits for the answer. `fields` are its header's, for the log; `trace` if it has one
+    that is kept."""
 
-    __slots__ = ("asking", "part", "told", "trace")
+    __slots__ = ("fields", "part", "told", "trace")
 
-    def __init__(self, part: Part, told: Told) -> None:
+    def __init__(self, part: Part, told: Told, fields: Mapping[bytes, bytes]) -> None:
         self.part = part
         self.told = told
-        self.asking = log.asking.get()
-        self.trace = trace.current.get()
+        self.fields = fields
+        self.trace: Trace | None = None
 
 
 class Running:
@@ -137,7 +142,9 @@ class Runner:
         self._is_alone = True
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, part: Part, time_left_s: float | None, told: Told) -> Waiting[Request] | None:
+    def submit(
+        self, part: Part, time_left_s: float | None, told: Told, fields: Mapping[bytes, bytes] = NO_FIELDS
+    ) -> Waiting[Request] | None:
         """Tells `told` the model's answer, what the model raised, or `DEADLINE` when the time ran out in the queue.
 
         None: the request is larger than a batch, ask with `predict`. Raises `TOO_LARGE`.
@@ -151,26 +158,31 @@ class Runner:
             if self._rules.joins_rows and rows > self._sizing.limit and rows > self._sizing.largest_part:
                 return None
         now = time.monotonic()
-        return self._push(part, now, None if time_left_s is None else now + time_left_s, told)
+        return self._push(part, now, None if time_left_s is None else now + time_left_s, told, fields)
 
     async def predict(self, part: Part, time_left_s: float | None) -> Tensors:
         """The model's answer to a request of any number of rows. Raises what `submit` tells."""
         answer: asyncio.Future[Tensors] = self._loop.create_future()
-        waiting = self.submit(part, time_left_s, answer)
+        waiting = self.submit(part, time_left_s, answer, _fields_here())
         if waiting is not None:
+            waiting.payload.trace = trace.current.get()
             return await _answered(waiting, answer)
         deadline = None if time_left_s is None else time.monotonic() + time_left_s
         return await self._ask_in_parts(part, self._sizing.largest_part, deadline)
 
-    def _push(self, part: Part, now: float, deadline: float | None, told: Told) -> Waiting[Request]:
-        waiting = Waiting(Request(part, told), self._key(part), part.rows or 1, now, deadline)
+    def _push(
+        self, part: Part, now: float, deadline: float | None, told: Told, fields: Mapping[bytes, bytes]
+    ) -> Waiting[Request]:
+        waiting = Waiting(Request(part, told, fields), self._key(part), part.rows or 1, now, deadline)
         self._queue.push(waiting)
         self._dispatch_soon()
         return waiting
 
     async def _ask(self, part: Part, deadline: float | None) -> Tensors:
         answer: asyncio.Future[Tensors] = self._loop.create_future()
-        return await _answered(self._push(part, time.monotonic(), deadline, answer), answer)
+        waiting = self._push(part, time.monotonic(), deadline, answer, _fields_here())
+        waiting.payload.trace = trace.current.get()
+        return await _answered(waiting, answer)
 
     async def _ask_in_parts(self, whole: Part, size: int, deadline: float | None) -> Tensors:
         """Part by part, a few at a time: smaller requests get their turn between them."""
@@ -248,7 +260,7 @@ class Runner:
         """Whether it was computed here and now."""
         instance = self._idle.pop()
         parts = [request.part for request in batch]
-        asking = batch[0].asking if len(batch) == 1 else tuple(each for request in batch for each in request.asking)
+        asking = tuple([request.fields for request in batch])
         self._is_alone = len(batch) == 1
         sent = time.monotonic()
         running = self._running[instance.thread] = Running(batch, sent)
@@ -339,6 +351,12 @@ async def _answered(waiting: Waiting[Request], answer: asyncio.Future[Tensors]) 
         return await answer
     finally:
         waiting.abandoned = True
+
+
+def _fields_here() -> Mapping[bytes, bytes]:
+    """Of the request that this task works on."""
+    asking = log.asking.get()
+    return asking[0] if asking else NO_FIELDS
 
 
 def _fail(told: Told, exc: Exception) -> None:
