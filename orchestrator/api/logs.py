@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -32,6 +32,8 @@ CHECK_S = 0.1
 # So much later than another source's a line may come and still be shown in order: files are looked at five times a
 # second, and an engine's stream takes less.
 WINDOW_S = 0.5
+# How often a follower looks for replicas that have come.
+LOOK_S = 1.0
 # The access log is written once a second (`router/access.py`).
 WINDOW_WITH_ACCESS_S = 1.5
 
@@ -47,6 +49,14 @@ class Source:
     kind: Kind
     version: str
     open: Callable[[int, threading.Event | None], Iterator[LogLine]]
+    file: str = ""  # of one that has several
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.file
+
+
+Queue: TypeAlias = "asyncio.Queue[tuple[LogLine, Source]]"
 
 
 @router.get("/models/{model}/logs")
@@ -62,8 +72,12 @@ async def of_model(
 ) -> StreamingResponse:
     """What replicas of a model printed, as one JSON object a line; with `follow`, what they print from now on too.
     With `gateway` and `control_plane` their logs as well."""
-    sources = [*_replicas(control, model, version, replica), *_parts(control, gateway, control_plane)]
-    return _answer(control, sources, tail, follow)
+    _check_model(control, model)
+
+    def find() -> list[Source]:
+        return [*_replicas(control, model, version, replica), *_parts(control, gateway, control_plane)]
+
+    return _answer(control, find, tail, follow)
 
 
 @router.get("/logs")
@@ -71,23 +85,27 @@ async def of_parts(
     control: Control, tail: Tail = 100, follow: bool = False, gateway: bool = False, control_plane: bool = False
 ) -> StreamingResponse:
     """The logs of the gateway, with its access log, and of the control plane."""
-    sources = _parts(control, gateway, control_plane)
-    if not sources:
+    if not (gateway or control_plane):
         raise UserError("logs: neither gateway nor control_plane is asked for; name one, or ask /models/MODEL/logs")
-    return _answer(control, sources, tail, follow)
+    return _answer(control, lambda: _parts(control, gateway, control_plane), tail, follow)
 
 
-def _answer(control: ControlPlane, sources: list[Source], tail: int, follow: bool) -> StreamingResponse:
-    lines = _followed(control, sources, tail) if follow else _merged(sources, tail)
+def _answer(control: ControlPlane, find: Callable[[], list[Source]], tail: int, follow: bool) -> StreamingResponse:
+    lines = _followed(control, find, tail) if follow else _merged(find(), tail)
     return StreamingResponse(lines, media_type="application/x-ndjson")
 
 
+def _check_model(control: ControlPlane, model: str) -> None:
+    known = control.loop.desired.models
+    if model not in known and all(r.key.model != model for r in control.loop.observed.replicas):
+        names = ", ".join(sorted(known)) or "none"
+        raise NotFoundError(f"model {model!r}: not in this cluster; the models are: {names}; name one of them")
+
+
 def _replicas(control: ControlPlane, model: str, version: str, replica: str) -> list[Source]:
+    """Those that there are now."""
     found = [r for r in control.loop.observed.replicas if r.key.model == model and version in ("", r.key.version)]
     found = [r for r in found if replica in ("", r.id) and r.id not in control.executor.pending]
-    if not found and model not in control.loop.desired.models:
-        names = ", ".join(sorted(control.loop.desired.models)) or "none"
-        raise NotFoundError(f"model {model!r}: not in this cluster; the models are: {names}; name one of them")
 
     def opener(id_: str) -> Callable[[int, threading.Event | None], Iterator[LogLine]]:
         return lambda tail, stopped: control.engine.logs(id_, tail=tail, follow=stopped is not None, stopped=stopped)
@@ -108,7 +126,7 @@ def _parts(control: ControlPlane, gateway: bool, control_plane: bool) -> list[So
                 return iter(log_files.last_lines(logs / file, name, tail))
             return log_files.follow(logs / file, name, tail, stopped)
 
-        found.append(Source(name, kind, "", opened))
+        found.append(Source(name, kind, "", opened, file))
     return found
 
 
@@ -127,31 +145,38 @@ def _read(source: Source, tail: int) -> list[LogLine]:
         return []
 
 
-async def _followed(control: ControlPlane, sources: list[Source], tail: int) -> AsyncIterator[str]:
-    """Lines as they come, by time. The threads that read end soon after the caller left."""
-    queue: asyncio.Queue[tuple[LogLine, Source] | None] = asyncio.Queue(maxsize=1000)
+async def _followed(control: ControlPlane, find: Callable[[], list[Source]], tail: int) -> AsyncIterator[str]:
+    """Lines as they come, by time, also of replicas that come later. Ends with the control plane, or when the caller
+    left: the threads that read end soon after."""
+    queue: Queue = asyncio.Queue(maxsize=1000)
     loop, left = asyncio.get_running_loop(), threading.Event()
+    sources = find()
+    read = {source.key for source in sources}
     has_access_log = any(source.kind == "gateway" for source in sources)
     waiting: Reordered[tuple[LogLine, Source]] = Reordered(WINDOW_WITH_ACCESS_S if has_access_log else WINDOW_S)
+    look_at = time.monotonic() + LOOK_S
     for source in sources:
         threading.Thread(target=_pump, args=(source, tail, queue, loop, left), daemon=True).start()
-    ended = 0
     try:
-        while ended < len(sources) and not control.stopped.is_set():
+        while not control.stopped.is_set():
             for found in await _some(queue):
-                if found is None:
-                    ended += 1
-                else:
-                    waiting.push(found[0].at, found, time.monotonic())
-            for line, source in waiting.ripe(time.monotonic()):
+                waiting.push(found[0].at, found, time.monotonic())
+            now = time.monotonic()
+            for line, source in waiting.ripe(now):
                 yield _entry(line, source)
+            if now < look_at:
+                continue
+            look_at = now + LOOK_S
+            for source in [source for source in find() if source.key not in read]:
+                read.add(source.key)
+                threading.Thread(target=_pump, args=(source, MOST_LINES, queue, loop, left), daemon=True).start()
         for line, source in waiting.rest():
             yield _entry(line, source)
     finally:
         left.set()
 
 
-async def _some(queue: asyncio.Queue[tuple[LogLine, Source] | None]) -> list[tuple[LogLine, Source] | None]:
+async def _some(queue: Queue) -> list[tuple[LogLine, Source]]:
     """What has come, after a moment at most."""
     try:
         found = [await asyncio.wait_for(queue.get(), CHECK_S)]
@@ -162,10 +187,7 @@ async def _some(queue: asyncio.Queue[tuple[LogLine, Source] | None]) -> list[tup
     return found
 
 
-def _pump(
-    source: Source, tail: int, queue: asyncio.Queue[tuple[LogLine, Source] | None],
-    loop: asyncio.AbstractEventLoop, left: threading.Event,
-) -> None:  # fmt: skip
+def _pump(source: Source, tail: int, queue: Queue, loop: asyncio.AbstractEventLoop, left: threading.Event) -> None:
     try:
         for line in source.open(tail, left):
             if left.is_set():
@@ -173,9 +195,6 @@ def _pump(
             asyncio.run_coroutine_threadsafe(queue.put((line, source)), loop).result(timeout=30)
     except (FleetError, TimeoutError):
         return
-    finally:
-        if not left.is_set():
-            asyncio.run_coroutine_threadsafe(queue.put(None), loop)
 
 
 def _entry(line: LogLine, source: Source) -> str:

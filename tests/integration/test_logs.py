@@ -93,6 +93,20 @@ class TestLogs:
         times = [line["at"] for line in got]
         assert times == sorted(times)
 
+    def test_of_a_replica_that_comes_later_are_followed_from_its_beginning(self, shared: Cluster) -> None:
+        token = (shared.state_dir / "token").read_text().strip()
+        url, parameters = f"{shared.url}/api/v1/models/m/logs", {"follow": "true", "tail": "0"}
+        before = {replica["id"] for replica in shared.version("m")["replicas"]}
+        client = httpx.Client(trust_env=False, timeout=60, headers={"authorization": f"Bearer {token}"})
+        with client, client.stream("GET", url, params=parameters) as stream:
+            shared.server(min(before)).kill()
+            for line in stream.iter_lines():
+                entry = json.loads(line)
+                if entry["replica"] not in before and entry["event"] == "model loaded":
+                    break
+
+        assert entry["replica"] not in before
+
     def test_of_gateway_and_control_plane_are_read_beside_them(self, shared: Cluster) -> None:
         turns(shared, 1)
 
