@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import subprocess
 import sys
@@ -11,11 +9,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.integration.browsing import DRAWN, chromium
-from tests.integration.cluster import until
+from tests.integration.cluster import Cluster, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -54,25 +51,16 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@contextlib.contextmanager
-def control_plane(python: Path, state_dir: Path, cluster: str, port: int) -> Iterator[str]:
-    command = [python, "-m", "orchestrator", "--state-dir", state_dir, "--api-port", str(port), "--cluster", cluster]
-    # From another directory, with no path to the clone: what answers is what was installed.
-    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    process = subprocess.Popen([*command, "--engine", "process"], cwd=state_dir.parent, env=environ)
-    url = f"http://127.0.0.1:{port}"
+@pytest.fixture
+def installed(python: Path, tmp_path: Path, cluster: str, free_port: Callable[[], int]) -> Iterator[Cluster]:
+    """A control plane of what was installed: from another directory, with no path to the clone."""
+    found = Cluster(tmp_path, cluster, free_port)
+    found.python, found.directory = python, tmp_path
+    found.environ["PYTHONPATH"] = ""
     try:
-        until("the control plane answers", lambda: is_up(url), within_s=60)
-        yield url
+        yield found.start()
     finally:
-        process.terminate()
-        process.wait(30)
-
-
-def is_up(url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
-    return False
+        found.close()
 
 
 def test_has_what_the_page_needs_and_nothing_that_only_its_makers_need(wheel: Path) -> None:
@@ -84,12 +72,10 @@ def test_has_what_the_page_needs_and_nothing_that_only_its_makers_need(wheel: Pa
     assert not [name for name in console if "node_modules" in name or name.endswith((".json", ".npmrc"))]
 
 
-def test_an_installed_wheel_serves_the_console_with_charts(
-    python: Path, state_dir: Path, cluster: str, free_port: Callable[[], int]
-) -> None:
-    with control_plane(python, state_dir, cluster, free_port()) as url, chromium() as browser:
+def test_an_installed_wheel_serves_the_console_with_charts(installed: Cluster) -> None:
+    with chromium() as browser:
         page = browser.new_page()
-        page.goto(f"{url}/console/")
+        page.goto(f"{installed.url}/console/")
         page.get_by_role("heading", name="Sign in").wait_for()
         page.evaluate(DRAW)
 

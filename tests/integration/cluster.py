@@ -57,7 +57,8 @@ def until(what: str, ask: Callable[[], T | None], within_s: float = 20.0) -> T:
 
 
 class Cluster:
-    """One state directory, its ports, and the control plane on it. `root` holds sources beside the state."""
+    """One state directory, its ports, and the control plane on it. `root` holds sources beside the state; `python` runs
+    the code of `directory`, or what it has installed itself where that is another."""
 
     def __init__(self, root: Path, name: str, free_port: Callable[[], int], engine: str = "process") -> None:
         self.root = root
@@ -66,6 +67,7 @@ class Cluster:
         self.state_dir = root / "state"
         self.api_port, self.gateway_port, self.metrics_port = free_port(), free_port(), free_port()
         self.grpc_port = free_port()
+        self.python, self.directory = Path(sys.executable), REPOSITORY
         self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
@@ -86,11 +88,13 @@ class Cluster:
             "MODELFLEET_METRICS_PORT": self.metrics_port,
         }
         environ = {**os.environ, **self.environ, **{k: str(v) for k, v in ports.items()}}
-        command = [sys.executable, "-m", "orchestrator", "--state-dir", str(self.state_dir)]
+        command = [str(self.python), "-m", "orchestrator", "--state-dir", str(self.state_dir)]
         command += ["--api-port", str(self.api_port), "--cluster", self.name, "--engine", self.engine]
         with open(self.root / "control.log", "a") as log:
             streams = {"stdout": log, "stderr": log, **options}
-            return subprocess.Popen(command, cwd=REPOSITORY, env=environ, text=True, start_new_session=True, **streams)
+            return subprocess.Popen(
+                command, cwd=self.directory, env=environ, text=True, start_new_session=True, **streams
+            )
 
     def kill(self) -> None:
         """SIGKILL to the control plane alone."""
