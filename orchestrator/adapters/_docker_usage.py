@@ -34,10 +34,11 @@ class _Known:
 
 
 class ContainerUsage:
-    """Reads running containers. Remembers of each where its numbers are."""
+    """Reads running containers. Remembers of each where its numbers are. `files` false: asks the API alone."""
 
-    def __init__(self, calls: DockerCalls) -> None:
+    def __init__(self, calls: DockerCalls, *, files: bool = True) -> None:
         self._calls = calls
+        self._files = files
         self._known: dict[str, _Known] = {}
 
     def read(self, running: Mapping[str, str]) -> list[ReplicaUsage]:
@@ -70,7 +71,7 @@ class ContainerUsage:
         state, limits = inspected["State"], inspected["HostConfig"]
         if not state.get("Running"):
             return None
-        on_this_machine = is_local(self._calls.host())
+        on_this_machine = self._files and is_local(self._calls.host())
         return _Known(
             group=_cgroups.find(int(state["Pid"]), container) if on_this_machine else None,
             cpu_limit_cores=int(limits.get("NanoCpus") or 0) * _NANO or None,

@@ -75,16 +75,19 @@ class NotKept(Exception):  # noqa: N818
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Where counting was: at which moment, what was seen to run then, and the gateways' counters."""
+    """Where counting was: at which moment, what was seen to run then, and the gateways' counters. It began at `since`,
+    in whichever process."""
 
     at: float
+    since: float
     held: list[tuple[str, str, str, float, float | None, int | None, bool]]
     counted: dict[str, tuple[float, list[tuple[str, str, float]]]]
 
     @classmethod
-    def of(cls, at: float, held: Mapping[str, Held], counted: Mapping[str, Counted]) -> Mark:
+    def of(cls, at: float, since: float, held: Mapping[str, Held], counted: Mapping[str, Counted]) -> Mark:
         return cls(
             at,
+            since,
             [
                 (id_, each.key.model, each.key.version, each.created_at, *_limits(each.resources), each.is_awake)
                 for id_, each in held.items()
@@ -114,6 +117,7 @@ class CostStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._holder = ""
+        self._rolled_up_in = -1  # which hour: rows grow old enough at its bounds alone
         metadata.create_all(engine)
 
     def begin(self) -> Mark | None:
@@ -134,7 +138,9 @@ class CostStore:
                 if connection.execute(mine).rowcount == 0:
                     raise NotTheWriter
                 _add(connection, ((*_place(key, bucket), each) for (key, bucket), each in taken.items()))
-                _roll_up(connection, mark.at)
+                if self._rolled_up_in != mark.at // HOUR_S:
+                    _roll_up(connection, mark.at)
+            self._rolled_up_in = int(mark.at // HOUR_S)
         except DatabaseError as exc:
             raise NotKept(str(exc.orig)) from exc
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -18,7 +17,6 @@ from orchestrator.core.cost.advice import advice
 from orchestrator.core.cost.amounts import Amounts
 from orchestrator.core.entities import VersionKey
 from orchestrator.core.errors import NotFoundError
-from orchestrator.loops.control import ControlPlane
 
 router = APIRouter()
 
@@ -38,14 +36,13 @@ async def cost(
     """What replicas took since then, with prices in the currency of the manifest."""
     now = time.time()
     since = max(now - DEFAULT_S if since is None else since, now - DAYS_KEPT_S)
-    versions = await asyncio.to_thread(control.cost.by_version, since, model)
+    versions = await control.cost.by_version(since, model)
     if model and not versions and model not in control.loop.desired.models:
         raise NotFoundError(
             f"model {model!r}: nothing of it ran since then; see `modelfleet cost`, or `modelfleet status`"
         )
-    buckets = await asyncio.to_thread(control.cost.by_bucket, since, model)
+    buckets = await control.cost.by_bucket(since, model)
     pricing = control.loop.desired.pricing
-    hourly = [each for key, each in control.cost.per_hour().items() if model in ("", key.model)]
     return schemas.CostReport(
         since=min([since, *(bucket.start for bucket in buckets)]) if buckets else since,
         until=now,
@@ -55,7 +52,7 @@ async def cost(
         )
         if pricing.is_set
         else None,
-        cost_per_hour=sum(hourly) if pricing.is_set else None,
+        cost_per_hour=control.cost.hourly(model),
         rows=[_row(each, *at) for at, each in sorted(_grouped(by, versions, buckets).items(), key=_order)],
         total=_row(_sum(versions.values())),
         advice=advice(versions, control.loop.desired.versions(), pricing.currency),
@@ -111,8 +108,3 @@ def _row(each: Amounts, model: str = "", version: str = "", start: float | None 
         predictions=round(each.predictions),
         cost_per_1000=each.cost_per_1000,
     )
-
-
-def per_hour(control: ControlPlane) -> Mapping[VersionKey, float] | None:
-    """What each version costs an hour now. None: there are no prices."""
-    return control.cost.per_hour() if control.loop.desired.pricing.is_set else None

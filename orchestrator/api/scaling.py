@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from orchestrator.adapters.metrics import VersionLevels
-from orchestrator.api import cost, schemas
+from orchestrator.api import schemas
 from orchestrator.api.context import Control
 from orchestrator.core.entities import DesiredVersion
 from orchestrator.core.errors import ConflictError, NotFoundError
@@ -107,7 +107,6 @@ async def metrics(control: ControlPlane) -> bytes:
     replicas = census.by_version(control.loop.observed.replicas)
     draining = control.loop.plan.memory.draining if control.loop.plan else {}
     levels = []
-    hourly = cost.per_hour(control)
     for key, version in control.loop.desired.versions().items():
         found = ("draining" if r.id in draining else str(r.state) for r in replicas.get(key, ()))
         scaling = version.scaling
@@ -115,7 +114,7 @@ async def metrics(control: ControlPlane) -> bytes:
             VersionLevels(
                 key, dict(Counter(found)), version.replicas,
                 most=None if scaling.is_fixed else scaling.maximum,
-                cost_per_hour=None if hourly is None else hourly.get(key, 0.0),
+                cost_per_hour=control.cost.hourly(key.model, key.version),
                 latency_s=scaling.latency_s, share=scaling.percentile / 100,
             )
         )  # fmt: skip

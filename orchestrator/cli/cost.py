@@ -98,7 +98,7 @@ def _show(session: Session, report: schemas.CostReport) -> None:
     if not report.rows:
         out.line("Nothing ran in this time.")
     else:
-        out.table(render_cost.grid(report))
+        out.table(render_cost.grid(report, out.width))
     for line in render_cost.note_lines(report):
         out.line()
         out.line(*line)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import words
-from orchestrator.cli.screen import Cell, Column, Grid, Span
+from orchestrator.cli.screen import Column, Grid, Span
 
 if TYPE_CHECKING:
     from orchestrator.api import schemas
 
 Line = list[Span]
 
+# Columns of a terminal.
+WIDTH_WITH_PARTS = 100
 # The columns of a CSV file are these fields of a row, by these names: a contract with spreadsheets.
 FIELDS = (
     "model", "version", "start", "replica_hours", "standby_hours", "cpu_hours", "memory_gib_hours", "cost", "idle_cost",
@@ -33,30 +37,44 @@ def head_lines(report: schemas.CostReport) -> list[Line]:
     ]  # fmt: skip
 
 
-def grid(report: schemas.CostReport) -> Grid:
+def grid(report: schemas.CostReport, width: int | None = None) -> Grid:
+    """For a pipe (no `width`) all of it; a narrow terminal goes without what the cost is made of."""
     has_prices = report.prices is not None or report.total.cost is not None
-    has_standby = report.total.standby_hours > 0
-    money_columns = [Column("COST", right=True), Column("IDLE COST", right=True)] if has_prices else []
-    found = Grid(
-        [
-            *_name_columns(report.by), Column("REPLICA H", right=True),
-            *([Column("STANDBY H", right=True)] if has_standby else []),
-            Column("CPU H", right=True), Column("GIB H", right=True), *money_columns, Column("IDLE", right=True),
-            Column("PREDICTIONS", right=True), *([Column("PER 1,000", right=True)] if has_prices else []),
-        ]
-    )  # fmt: skip
-    for row in [*report.rows, report.total]:
-        names = _names(report.by, row) if row is not report.total else _total_names(report.by)
-        style = "bold" if row is report.total else ""
-        cells: list[str] = [
-            *names, _hours(row.replica_hours), *([_hours(row.standby_hours)] if has_standby else []),
-            _hours(row.cpu_hours), _hours(row.memory_gib_hours),
-            *([_money(row.cost), _money(row.idle_cost)] if has_prices else []),
-            "-" if row.idle_share is None else f"{row.idle_share:.0%}", f"{row.predictions:,}",
-            *([_money(row.cost_per_1000)] if has_prices else []),
-        ]  # fmt: skip
-        found.add(*[_styled(cell, style) for cell in cells])
+    shown = [each for each in COLUMNS if _is_shown(each, report, has_prices, width)]
+    found = Grid([*_name_columns(report.by), *(Column(each.title, right=True) for each in shown)])
+    for row in report.rows:
+        found.add(*_names(report.by, row), *(each.cell(row) for each in shown))
+    found.add(*[(cell, "bold") for cell in (*_total_names(report.by), *(each.cell(report.total) for each in shown))])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    cell: Callable[[schemas.CostRow], str]
+    is_money: bool = False
+    is_part: bool = False
+
+
+COLUMNS = (
+    _Column("HOURS", lambda row: _hours(row.replica_hours)),
+    _Column("STANDBY H", lambda row: _hours(row.standby_hours), is_part=True),
+    _Column("CPU H", lambda row: _hours(row.cpu_hours), is_part=True),
+    _Column("GIB H", lambda row: _hours(row.memory_gib_hours), is_part=True),
+    _Column("COST", lambda row: _money(row.cost), is_money=True),
+    _Column("IDLE COST", lambda row: _money(row.idle_cost), is_money=True),
+    _Column("IDLE", lambda row: "-" if row.idle_share is None else f"{row.idle_share:.0%}"),
+    _Column("PREDICTIONS", lambda row: f"{row.predictions:,}"),
+    _Column("PER 1,000", lambda row: _money(row.cost_per_1000), is_money=True),
+)
+
+
+def _is_shown(column: _Column, report: schemas.CostReport, has_prices: bool, width: int | None) -> bool:
+    if column.title == "STANDBY H" and report.total.standby_hours == 0:
+        return False
+    if column.is_money:
+        return has_prices
+    return not (column.is_part and has_prices and width is not None and width < WIDTH_WITH_PARTS)
 
 
 def note_lines(report: schemas.CostReport) -> list[Line]:
@@ -97,7 +115,7 @@ def _hours(hours: float) -> str:
 def _name_columns(by: str) -> list[Column]:
     if by in ("day", "hour"):
         return [Column(by.upper())]
-    return [Column("MODEL"), Column("VERSION")] if by == "version" else [Column("MODEL")]
+    return [Column("MODEL", wraps=True), *([Column("VERSION", wraps=True)] if by == "version" else [])]
 
 
 def _names(by: str, row: schemas.CostRow) -> list[str]:
@@ -109,7 +127,3 @@ def _names(by: str, row: schemas.CostRow) -> list[str]:
 
 def _total_names(by: str) -> list[str]:
     return ["total", ""] if by == "version" else ["total"]
-
-
-def _styled(cell: str, style: str) -> Cell:
-    return (cell, style) if style else cell

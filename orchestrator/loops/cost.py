@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol, TypeAlias, TypeVar
 
 import structlog
 
@@ -32,6 +33,10 @@ EVERY_S = 1.0
 MOST_SHARE = 0.005
 SELDOM_S = 5.0
 WRITE_EVERY_S = 60.0
+
+
+T = TypeVar("T")
+_Pending: TypeAlias = tuple[tuple[VersionKey, Bucket], Amounts]
 
 
 class Runs(Protocol):
@@ -66,14 +71,14 @@ class CostKeeper:
         self._specs = specs
         self._resources: dict[str, Resources | None] = {}
         self._held: dict[str, Held] = {}
-        self._per_hour: dict[VersionKey, float] = {}
-        self._hourly: dict[tuple[str, str], float] = {}
+        self._hourly: dict[tuple[str, str], float] | None = None  # made when somebody asks
         self._counted: Mapping[str, Counted] = {}
         self._seen_at = 0.0
         self._counted_at = 0.0
         self._written_at = 0.0
         self._since = 0.0
         self._has_pen = False
+        self._writes = 0
         self.pending: dict[tuple[VersionKey, Bucket], Amounts] = {}
 
     async def run(self) -> None:
@@ -92,7 +97,8 @@ class CostKeeper:
         """Goes on from where the last control plane was."""
         mark = self._store.begin()
         self._has_pen = True
-        self._seen_at = self._counted_at = self._since = mark.at if mark else now
+        self._seen_at = self._counted_at = mark.at if mark else now
+        self._since = mark.since if mark else now
         self._written_at = 0.0  # the first look is written at once: a kill in the first minute loses nothing either
         self.pending = {}
         if mark is not None:
@@ -109,8 +115,7 @@ class CostKeeper:
         taken = account(self._held, held, self._seen_at, now, self._runs.desired.pricing)
         self._note(taken, self._seen_at, now)
         self._held, self._seen_at = held, now
-        self._per_hour = _per_hour(held, self._runs.desired.pricing)
-        self._hourly = _with_sums(self._per_hour)
+        self._hourly = None
         self._count_predictions(now)
         if now - self._written_at >= WRITE_EVERY_S:
             self.write()
@@ -121,13 +126,14 @@ class CostKeeper:
             return
         self._written_at = self._seen_at
         try:
-            self._store.add(self.pending, Mark.of(self._seen_at, self._held, self._counted))
+            self._store.add(self.pending, Mark.of(self._seen_at, self._since, self._held, self._counted))
         except NotKept as exc:  # a full disk: tried again in a minute, with what comes until then
             log.error("cost was not kept", reason=str(exc))
             return
         except NotTheWriter:
             self._has_pen = False
         self.pending = {}
+        self._writes += 1
 
     def end(self, now: float) -> None:
         """Every replica was ended: until now they ran."""
@@ -138,35 +144,39 @@ class CostKeeper:
 
     # -- what is asked -----------------------------------------------------------------------------------------
 
-    def by_version(self, since: float, model: str = "") -> dict[VersionKey, Amounts]:
+    async def by_version(self, since: float, model: str = "") -> dict[VersionKey, Amounts]:
         """As the store's, with what is not in it yet."""
-        found = self._store.by_version(since, model)
-        for key, _, taken in self._unwritten(since, model):
-            found[key] = found.get(key, Amounts()) + taken
+        found, unwritten = await self._whole(partial(self._store.by_version, since, model))
+        for (key, bucket), taken in unwritten:
+            if _is_asked(key, bucket, since, model):
+                found[key] = found.get(key, Amounts()) + taken
         return found
 
-    def by_bucket(self, since: float, model: str = "") -> dict[Bucket, Amounts]:
-        found = self._store.by_bucket(since, model)
-        for _, bucket, taken in self._unwritten(since, model):
-            found[bucket] = found.get(bucket, Amounts()) + taken
+    async def by_bucket(self, since: float, model: str = "") -> dict[Bucket, Amounts]:
+        found, unwritten = await self._whole(partial(self._store.by_bucket, since, model))
+        for (key, bucket), taken in unwritten:
+            if _is_asked(key, bucket, since, model):
+                found[bucket] = found.get(bucket, Amounts()) + taken
         return dict(sorted(found.items()))
 
-    def per_hour(self) -> Mapping[VersionKey, float]:
-        """What runs now costs an hour, by version; none while there are no prices."""
-        return self._per_hour
+    async def _whole(self, read: Callable[[], dict[T, Amounts]]) -> tuple[dict[T, Amounts], list[_Pending]]:
+        """What the store has, read on a thread, and what it has not: of one moment, with no writing in between."""
+        while True:
+            writes, unwritten = self._writes, list(self.pending.items())
+            found = await asyncio.to_thread(read)
+            if writes == self._writes:
+                return found, unwritten
 
     def hourly(self, model: str = "", version: str = "") -> float | None:
-        """The sum of all, of a model's, or one version's. None: there are no prices."""
-        if not self._runs.desired.pricing.is_set:
+        """What runs now costs an hour: all, a model, or one version. None: there are no prices."""
+        pricing = self._runs.desired.pricing
+        if not pricing.is_set:
             return None
+        if self._hourly is None:
+            self._hourly = _per_hour(self._held, pricing)
         return round(self._hourly.get((model, version), 0.0), 9)
 
     # -- below ---------------------------------------------------------------------------------------------------
-
-    def _unwritten(self, since: float, model: str) -> Iterator[tuple[VersionKey, Bucket, Amounts]]:
-        for (key, bucket), taken in self.pending.items():
-            if bucket.start + bucket.width_s > since and model in ("", key.model):
-                yield key, bucket, taken
 
     def _what_runs(self) -> dict[str, Held]:
         report = self._report()
@@ -218,19 +228,17 @@ class CostKeeper:
                 self.pending[at] = self.pending.get(at, Amounts()) + each.share(share)
 
 
-def _per_hour(held: Mapping[str, Held], pricing: Pricing) -> dict[VersionKey, float]:
-    found: dict[VersionKey, float] = {}
-    for each in held.values() if pricing.is_set else ():
-        if each.resources is not None:
-            cost = cost_per_hour(each.resources, pricing, is_awake=each.is_awake)
-            found[each.key] = found.get(each.key, 0.0) + cost
-    return found
+def _is_asked(key: VersionKey, bucket: Bucket, since: float, model: str) -> bool:
+    return bucket.start + bucket.width_s > since and model in ("", key.model)
 
 
-def _with_sums(costs: Mapping[VersionKey, float]) -> dict[tuple[str, str], float]:
-    """With what each model costs, under its name and "", and all of them, under two "": many ask each second."""
+def _per_hour(held: Mapping[str, Held], pricing: Pricing) -> dict[tuple[str, str], float]:
+    """Of each version, of each model under its name and "", and of all under two "": many ask each second."""
     found: dict[tuple[str, str], float] = {}
-    for key, cost in costs.items():
+    for each in held.values():
+        if each.resources is None:
+            continue
+        cost, key = cost_per_hour(each.resources, pricing, is_awake=each.is_awake), each.key
         for at in ((key.model, key.version), (key.model, ""), ("", "")):
             found[at] = found.get(at, 0.0) + cost
     return found

@@ -7,8 +7,10 @@ when it ended, and its time is `unknown_s`. Pure: told the times, and never asks
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from orchestrator.core.cost.amounts import Amounts, of_replica
 from orchestrator.core.entities import Pricing, Resources, VersionKey
@@ -40,22 +42,29 @@ def account(
     """What each version took from `began`, when `before` was seen, to `until`, when `now` is."""
     is_gap = until - began > MOST_BETWEEN_LOOKS_S
     taken: dict[VersionKey, Amounts] = {}
-    for held in now.values():
-        seconds = until - max(began, min(held.created_at, until))
-        if seconds > 0:
-            taken[held.key] = taken.get(held.key, Amounts()) + _of(held, seconds, pricing, is_gap)
-    if is_gap:
-        for id_, held in before.items():
-            if id_ not in now:
-                taken[held.key] = taken.get(held.key, Amounts()) + Amounts(unknown_s=until - began)
+    for (key, resources, is_awake, is_busy), seconds in _alike(now, began, until).items():
+        if resources is None:
+            each = Amounts(unknown_s=seconds)
+        else:
+            each = of_replica(seconds, resources, pricing, is_awake=is_awake, is_busy=None if is_gap else is_busy)
+        taken[key] = taken[key] + each if key in taken else each
+    for id_, held in before.items() if is_gap else ():
+        if id_ not in now:
+            taken[held.key] = taken.get(held.key, Amounts()) + Amounts(unknown_s=until - began)
     return taken
 
 
-def _of(held: Held, seconds: float, pricing: Pricing, is_gap: bool) -> Amounts:
-    if held.resources is None:
-        return Amounts(unknown_s=seconds)
-    is_busy = None if is_gap else held.is_busy
-    return of_replica(seconds, held.resources, pricing, is_awake=held.is_awake, is_busy=is_busy)
+_Kind: TypeAlias = tuple[VersionKey, Resources | None, bool, bool | None]
+
+
+def _alike(now: Mapping[str, Held], began: float, until: float) -> dict[_Kind, float]:
+    """The seconds of replicas that are alike, together: there are thousands of replicas, and few kinds of them."""
+    seconds: dict[_Kind, float] = defaultdict(float)
+    for held in now.values():
+        since = max(began, held.created_at)
+        if since < until:
+            seconds[held.key, held.resources, held.is_awake, held.is_busy] += until - since
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,6 +7,7 @@ All times are seconds, or seconds times a quantity. What nobody knows is an amou
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from typing import Self
 
 from orchestrator.core.entities import Pricing, Resources
@@ -39,11 +40,11 @@ class Amounts:
     predictions: float = 0.0
 
     def __add__(self, other: Self) -> Amounts:
-        return Amounts(*(getattr(self, name) + getattr(other, name) for name in NAMES))
+        return Amounts(*map(add, _VALUES(self), _VALUES(other)))
 
     def share(self, part: float) -> Amounts:
         """That part of each amount."""
-        return Amounts(*(getattr(self, name) * part for name in NAMES))
+        return self if part == 1.0 else Amounts(*(value * part for value in _VALUES(self)))
 
     @property
     def is_priced(self) -> bool:
@@ -63,6 +64,7 @@ class Amounts:
 
 
 NAMES = tuple(each.name for each in fields(Amounts))
+_VALUES = attrgetter(*NAMES)
 
 
 def cost_per_hour(resources: Resources, pricing: Pricing, *, is_awake: bool) -> float:

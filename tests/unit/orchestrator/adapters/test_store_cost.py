@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[CostStore]:
 
 
 def mark(at: float = NOW) -> Mark:
-    return Mark.of(at, {}, {})
+    return Mark.of(at, NOW, {}, {})
 
 
 def test_remembers_where_counting_was(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_remembers_where_counting_was(tmp_path: Path) -> None:
     counted = {"gateway": Counted(7.0, {IRIS: 12.0})}
     first = Store(tmp_path / "state.sqlite")
     assert first.cost.begin() is None
-    first.cost.add({}, Mark.of(NOW, held, counted))
+    first.cost.add({}, Mark.of(NOW, NOW - 9, held, counted))
     first.close()
 
     second = Store(tmp_path / "state.sqlite")
@@ -46,7 +46,7 @@ def test_remembers_where_counting_was(tmp_path: Path) -> None:
     second.close()
 
     assert found is not None
-    assert (found.at, found.replicas(), found.counters()) == (NOW, held, counted)
+    assert (found.at, found.since, found.replicas(), found.counters()) == (NOW, NOW - 9, held, counted)
 
 
 def test_adds_to_what_is_there(store: CostStore) -> None:

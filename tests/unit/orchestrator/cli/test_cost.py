@@ -14,6 +14,7 @@ from orchestrator.cli.errors import UsageError
 from orchestrator.cli.render_cost import FIELDS
 from tests.fakes.admin_api import FakeAdminApi, World, cost_report, cost_row
 from tests.unit.orchestrator.cli.conftest import Run
+from tests.unit.orchestrator.cli.terminal import Terminal
 
 UNPRICED = {"cost": None, "idle_cost": None, "cost_per_1000": None}
 
@@ -45,7 +46,7 @@ def test_shows_each_model_and_the_total(api: FakeAdminApi, run: Run, world: Worl
         "not",
     ]
     assert lines[3].split() == [
-        "MODEL", "REPLICA", "H", "CPU", "H", "GIB", "H", "COST", "IDLE", "COST", "IDLE", "PREDICTIONS", "PER", "1,000",
+        "MODEL", "HOURS", "CPU", "H", "GIB", "H", "COST", "IDLE", "COST", "IDLE", "PREDICTIONS", "PER", "1,000",
     ]  # fmt: skip
     assert lines[4].split() == ["iris", "48.0", "96.0", "24.0", "3.00", "2.97", "75%", "12,345", "0.321"]
     assert lines[5].split()[6] == "-", "nobody knows what idled"
@@ -85,6 +86,17 @@ def test_shows_standby_where_there_was_any(api: FakeAdminApi, run: Run, world: W
     world.cost = cost_report(cost_row(model="iris", standby_hours=5), total=cost_row(standby_hours=5))
 
     assert "STANDBY H" in run("cost").stdout
+
+
+def test_fits_eighty_columns(api: FakeAdminApi, world: World) -> None:
+    name = "model-of-the-bank"
+    row = cost_row(model=name, standby_hours=5.0, replica_hours=12_345.6, cost=1234.5, idle_cost=987.6)
+    world.cost = cost_report(row, total=row)
+    with Terminal(["cost"]) as terminal:
+        assert terminal.end() == 0
+
+    table = next(line for line in terminal.text.splitlines() if line.startswith(name))
+    assert table.split()[1:] == ["12,345.6", "1,234.50", "987.60", "75%", "12,345", "0.321"]
 
 
 def test_says_so_when_nothing_ran(api: FakeAdminApi, run: Run, world: World) -> None:

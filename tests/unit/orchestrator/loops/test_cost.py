@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class World:
     def readings(self) -> Round | None:
         if self.answered is None:
             return None
-        values = [(Series(BEGAN_AT), BEGAN + 1), (Series(ANSWERED, IRIS, "200"), self.answered)]
+        values = [(Series(BEGAN_AT), BEGAN + 0.5), (Series(ANSWERED, IRIS, "200"), self.answered)]
         return Round({"g": readings(values, self.at)})
 
 
@@ -88,7 +89,7 @@ def live(keeper: CostKeeper, world: World, seconds: float, step_s: float = 1.0) 
 
 
 def total(keeper: CostKeeper) -> Amounts:
-    return keeper.by_version(0).get(IRIS, Amounts())
+    return asyncio.run(keeper.by_version(0)).get(IRIS, Amounts())
 
 
 def one(id_: str = "r1", **facts: object) -> Replica:
@@ -136,7 +137,7 @@ def test_a_price_counts_from_when_it_is_applied(tmp_path: Path) -> None:
     world.run(one())
     with keeping(world, tmp_path) as keeper:
         live(keeper, world, 20)
-        assert (total(keeper).is_priced, keeper.per_hour(), keeper.hourly()) == (False, {}, None)
+        assert (total(keeper).is_priced, keeper.hourly()) == (False, None)
         world.desired = wanted()
         live(keeper, world, 10)
         world.desired = wanted(replace(PRICES, cpu_hour=1.5))
@@ -145,7 +146,6 @@ def test_a_price_counts_from_when_it_is_applied(tmp_path: Path) -> None:
 
         assert found.unpriced_s == pytest.approx(20)
         assert found.cost == pytest.approx(10 * PER_S + 10 * 2 * PER_S)
-        assert keeper.per_hour() == {IRIS: pytest.approx(4.0)}
         assert [keeper.hourly(), keeper.hourly("iris"), keeper.hourly("iris", "1"), keeper.hourly("rose")] == [
             pytest.approx(4.0), pytest.approx(4.0), pytest.approx(4.0), 0.0,
         ]  # fmt: skip
@@ -205,6 +205,32 @@ def test_a_kill_anywhere_loses_nothing_but_what_was_inside(kills: list[tuple[int
     assert found.idle_s <= found.judged_s + 1e-6 <= found.replica_s + 1e-5
     least_s = sum(lives for lives, _ in kills) - (WRITE_EVERY_S + 1) * len(kills)
     assert found.judged_s >= least_s, "a kill loses at most a minute of what was inside"
+
+
+def test_a_kill_before_the_gateway_was_read_at_all_loses_no_prediction(tmp_path: Path) -> None:
+    world = World()
+    world.run(one())
+    with keeping(world, tmp_path, killed=True) as first:
+        live(first, world, 3)
+        world.answered = 5
+        live(first, world, 3)
+    world.answered = 8
+    with keeping(world, tmp_path) as second:
+        live(second, world, 1)
+
+        assert total(second).predictions == pytest.approx(8)
+
+
+def test_what_a_gateway_answered_before_anybody_counted_is_not_counted(tmp_path: Path) -> None:
+    world = World(answered=1000, at=BEGAN + 3600)
+    world.run(one())
+    for more in (0, 5):
+        with keeping(world, tmp_path) as keeper:
+            world.answered = 1000 + more
+            live(keeper, world, 2)
+
+    with keeping(world, tmp_path) as keeper:
+        assert total(keeper).predictions == pytest.approx(5)
 
 
 def test_an_engine_that_is_away_for_a_while_is_filled_in(tmp_path: Path) -> None:
@@ -267,7 +293,7 @@ def test_counters_of_cost_are_what_was_counted(tmp_path: Path) -> None:
     world.busy = {"r1"}
     with keeping(world, tmp_path, metrics) as keeper:
         live(keeper, world, 100)
-        hourly = keeper.per_hour()[IRIS]
+        hourly = keeper.hourly("iris", "1")
 
     page = metrics.render([VersionLevels(IRIS, {}, 1, cost_per_hour=hourly)], [], 0.0).decode().splitlines()
     shown = {
