@@ -247,7 +247,7 @@ def _itself() -> Section:
                 "Clients' connections that are open.",
                 Ask(f"sum(modelfleet_gateway_connections{{{OF}}})", "connections"),
                 unit=COUNT,
-                width=6,
+                width=4,
                 empty=AWAY,
             ),
             graph(
@@ -255,8 +255,17 @@ def _itself() -> Section:
                 "That serve. One that ends is replaced at once.",
                 Ask(f"sum(modelfleet_gateway_processes{{{OF}}})", "processes"),
                 unit=COUNT,
-                width=6,
+                width=4,
                 empty=AWAY,
+            ),
+            graph(
+                "Spans of traces",
+                "What became of them, per second: sent to the collector, dropped for it took none, dropped for they "
+                "were too many.",
+                Ask(f"sum by (outcome) ({rate('modelfleet_trace_spans_total', OF)})", "{{outcome}}"),
+                unit=COUNT,
+                width=4,
+                empty="the manifest asks for no traces",
             ),
             graph(
                 "Changes of the table",

@@ -106,7 +106,8 @@ def manifest(port: int, canary: int = 20) -> dict[str, Any]:
     )  # fmt: skip
     return {
         **models,
-        "observability": {"prometheus": "managed", "prometheus_port": port},
+        # Nobody listens there: what is counted is what is dropped.
+        "observability": {"prometheus": "managed", "prometheus_port": port, "tracing": {"otlp": "http://127.0.0.1:9"}},
         "pricing": {"cpu_hour": 0.04, "memory_gib_hour": 0.005},
     }
 
