@@ -11,8 +11,7 @@ const TAIL = 200;
 export class LogTail {
   #name;
   #asked = null;
-  #known = null; // replicas that are read, once they were told
-  #isBroken = false;
+  #isEnded = false; // though it should follow
   #lines = [];
   #waiting = [];
   #box = el("div", { class: "lines scroll", tabindex: "0", role: "region", "aria-label": "Log lines" });
@@ -25,6 +24,7 @@ export class LogTail {
     spellcheck: "false",
   });
   #choice = el("select", { id: "log-version" }, el("option", { value: "" }, "all versions"));
+  #empty = el("p", { class: "hint" }, "Nothing was printed yet.");
   #note = el("p", { class: "hint" });
   #draw = eachFrame(() => this.#append());
 
@@ -44,54 +44,46 @@ export class LogTail {
         el("label", { for: "log-follow", class: "check" }, this.#follow, "Follow"),
       ),
       this.#box,
+      this.#empty,
       this.#note,
     );
     this.#filter.addEventListener("input", () => this.#refilter());
     this.#choice.addEventListener("change", () => this.#read());
     this.#follow.addEventListener("change", () => this.#read());
     signal.addEventListener("abort", () => this.#asked?.abort());
-    live.addEventListener("connection", () => live.connected && this.#isBroken && this.#read(), { signal });
+    live.addEventListener("connection", () => live.connected && this.#isEnded && this.#read(), { signal });
     this.#read();
   }
 
-  /** What the stream says of the model now: versions to choose from, and replicas, of which new ones are read too. */
-  take(model) {
+  /** The versions that there are to choose from. */
+  offer(versions) {
     const offered = [...this.#choice.options].map((option) => option.value);
-    for (const { version } of model.versions) {
+    for (const version of versions) {
       if (!offered.includes(version)) this.#choice.append(el("option", { value: version }, `version ${version}`));
     }
-    const chosen = model.versions.filter(({ version }) => ["", version].includes(this.#choice.value));
-    const replicas = chosen.flatMap((version) => version.replicas.map(({ id }) => id));
-    const fresh = this.#known && this.#follow.checked ? replicas.filter((id) => !this.#known.has(id)) : [];
-    this.#known = new Set([...(this.#known ?? []), ...replicas]);
-    for (const replica of fresh) this.#stream({ replica });
   }
 
-  #read() {
+  async #read() {
     this.#asked?.abort();
     this.#asked = new AbortController();
-    this.#known = null;
-    this.#isBroken = false;
+    this.#isEnded = false;
+    this.#empty.hidden = false;
     this.#lines = [];
     this.#waiting = [];
     this.#box.replaceChildren();
     setText(this.#note, "");
-    this.#stream({});
-  }
-
-  async #stream(wanted) {
     const { signal } = this.#asked;
-    const query = { tail: TAIL, follow: this.#follow.checked, version: this.#choice.value, ...wanted };
+    const query = new URLSearchParams({ tail: TAIL, follow: this.#follow.checked, version: this.#choice.value });
     try {
-      const answer = await open(`/models/${encodeURIComponent(this.#name)}/logs?${new URLSearchParams(query)}`, signal);
+      const answer = await open(`/models/${encodeURIComponent(this.#name)}/logs?${query}`, signal);
       for await (const line of jsonLines(answer.body)) {
         this.#waiting.push(line);
         this.#draw();
       }
-      if (this.#lines.length + this.#waiting.length === 0) setText(this.#note, "Nothing was printed.");
+      this.#isEnded = this.#follow.checked; // by a control plane that ends
     } catch (error) {
       if (signal.aborted) return;
-      this.#isBroken = true;
+      this.#isEnded = true;
       setText(this.#note, `The lines end here: ${error.message}`);
     }
   }
@@ -100,6 +92,7 @@ export class LogTail {
     const wasAtEnd = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 24;
     const found = this.#waiting.splice(0).map((line) => ({ line, element: this.#element(line) }));
     this.#lines.push(...found);
+    this.#empty.hidden = this.#lines.length > 0;
     this.#box.append(...found.map(({ element }) => element));
     for (const { element } of this.#lines.splice(0, Math.max(0, this.#lines.length - KEPT))) element.remove();
     if (wasAtEnd) this.#box.scrollTop = this.#box.scrollHeight;

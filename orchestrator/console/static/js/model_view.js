@@ -133,7 +133,7 @@ class ModelView {
     this.timeline.take(live.model);
     this.rollout.draw(live.rows.get(this.#name), live.model);
     this.tryForm.offer(live.model.versions.map(({ version }) => version));
-    this.logs.take(live.model);
+    this.logs.offer(live.model.versions.map(({ version }) => version));
     const offered = [...this.#choice.options].map((option) => option.value).filter(Boolean);
     for (const { version } of live.model.versions) {
       if (!offered.includes(version)) this.#choice.append(el("option", { value: version }, `version ${version}`));
