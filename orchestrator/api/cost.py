@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import reduce
 from operator import add
 from typing import Annotated
@@ -47,11 +48,7 @@ async def cost(
         since=min([since, *(bucket.start for bucket in buckets)]) if buckets else since,
         until=now,
         by=by,
-        prices=schemas.Prices(
-            cpu_hour=pricing.cpu_hour, memory_gib_hour=pricing.memory_gib_hour, currency=pricing.currency
-        )
-        if pricing.is_set
-        else None,
+        prices=schemas.Prices(**asdict(pricing)) if pricing.is_set else None,
         cost_per_hour=control.cost.hourly(model),
         rows=[_row(each, *at) for at, each in sorted(_grouped(by, versions, buckets).items(), key=_order)],
         total=_row(_sum(versions.values())),

@@ -194,6 +194,7 @@ class Prices(Schema):
 
     cpu_hour: float
     memory_gib_hour: float
+    gpu_hour: float = 0.0
     currency: str = ""
 
 

@@ -21,9 +21,13 @@ def validate(session: Session, manifest: ManifestArgument = None) -> None:
     if faults:
         raise UsageError(f"{words.count(len(faults), 'error')} in {path}", diagnostics=faults)
     versions = sum(len(model.versions) for model in loaded.models.values())
+    warnings = loaded.pricing.warnings()
     if session.json:
-        session.out.json({"file": str(path), "valid": True, "models": len(loaded.models), "versions": versions})
+        counts = {"models": len(loaded.models), "versions": versions}
+        session.out.json({"file": str(path), "valid": True, **counts, "warnings": list(warnings)})
     else:
+        for warning in warnings:
+            session.say(("  ! ", "yellow"), warning)
         session.say(
             (f"{path} is valid", "green"),
             f": {words.count(len(loaded.models), 'model')}, {words.count(versions, 'version')}",

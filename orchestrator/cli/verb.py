@@ -64,6 +64,12 @@ OutputOption = Annotated[
     Output | None,
     typer.Option("--output", "-o", metavar="table|json", show_default=False, help="For people or for scripts."),
 ]
+CsvOutputOption = Annotated[
+    Output | None,
+    typer.Option(
+        "--output", "-o", metavar="table|json|csv", show_default=False, help="For people, scripts or spreadsheets."
+    ),
+]
 NoColorOption = Annotated[
     bool, typer.Option("--no-color", help="No colours; NO_COLOR in the environment does the same.")
 ]
@@ -151,7 +157,8 @@ def verb(*examples: str, csv: bool = False) -> Callable[[Callable[..., int | Non
                 return session.fail(UsageError("--output csv: this verb has tables and JSON alone", hint="try -o json"))
             return _run(session, run, given)
 
-        signature = _with_globals(inspect.signature(run, eval_str=True))
+        output_option = CsvOutputOption if csv else OutputOption
+        signature = _with_globals(inspect.signature(run, eval_str=True), output_option)
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
         command.examples = examples  # type: ignore[attr-defined]
@@ -179,13 +186,13 @@ def _of_ours(exc: FleetError) -> CliError:
     return CliError(message, exit_code=exc.exit_code, code=exc.code, diagnostics=diagnostics)
 
 
-def _with_globals(signature: inspect.Signature) -> inspect.Signature:
+def _with_globals(signature: inspect.Signature, output_option: Any) -> inspect.Signature:
     own = list(signature.parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
     shared = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         inspect.Parameter("state_dir", keyword, default=None, annotation=StateDirOption),
-        inspect.Parameter("output", keyword, default=None, annotation=OutputOption),
+        inspect.Parameter("output", keyword, default=None, annotation=output_option),
         inspect.Parameter("no_color", keyword, default=False, annotation=NoColorOption),
         inspect.Parameter("quiet", keyword, default=False, annotation=QuietOption),
     ]

@@ -179,13 +179,14 @@ class SignalSource:
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """What an hour of one core and of one GiB costs, as replicas ask for them. All zero: nobody has said.
+    """What an hour of one core and of one GiB costs, as replicas ask for them. Both zero: nobody has said.
 
-    `currency` is a label for people, "" for none.
+    `gpu_hour` is that of a GPU, of which no replica has one yet. `currency` is a label for people, "" for none.
     """
 
     cpu_hour: float = 0.0
     memory_gib_hour: float = 0.0
+    gpu_hour: float = 0.0
     currency: str = ""
 
     @property

@@ -157,7 +157,7 @@ class Preparer:
             warnings.append(f"engine: the manifest says {manifest.engine}, --engine {self._engine.name} overrides it")
         if manifest.says("cluster") and manifest.cluster != self._cluster:
             warnings.append(f"cluster: the manifest says {manifest.cluster}, --cluster {self._cluster} overrides it")
-        return (*warnings, *_impatient(manifest))
+        return (*warnings, *_impatient(manifest), *manifest.pricing.warnings())
 
 
 def _impatient(manifest: Manifest) -> list[str]:

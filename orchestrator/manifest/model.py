@@ -208,9 +208,7 @@ class Manifest:
     observability: ObservabilityConfig = setting(
         Group(ObservabilityConfig), "What watches the cluster.", factory=ObservabilityConfig
     )
-    pricing: PricingConfig = setting(
-        Group(PricingConfig, not_yet=frozenset({"gpu_hour"})), "What replicas cost.", factory=PricingConfig
-    )
+    pricing: PricingConfig = setting(Group(PricingConfig), "What replicas cost.", factory=PricingConfig)
     file: str = field(default="models.yaml", compare=False)
     base_dir: FilePath = field(default=FilePath("/"), compare=False)
     root: Node = field(default_factory=lambda: Mapping(START, START, flow=False), compare=False, repr=False)

@@ -16,8 +16,17 @@ class PricingConfig:
 
     cpu_hour: float = setting(Number(0, MOST), "What one CPU core costs for an hour.", default=0.0)
     memory_gib_hour: float = setting(Number(0, MOST), "What one GiB of memory costs for an hour.", default=0.0)
+    gpu_hour: float = setting(
+        Number(0, MOST), "What one GPU costs for an hour. Replicas have none in this release.", default=0.0
+    )
     currency: str = setting(
         Text("a sign or code of at most 8 characters, such as EUR", r"[^\s\x00-\x1f\x7f]*", 8),
         "The currency of these, shown beside amounts; nothing is converted.",
         default="",
     )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What one should know before one wonders."""
+        if not self.gpu_hour:
+            return ()
+        return ("pricing.gpu_hour: no replica has a GPU in this release, so it adds nothing to any cost",)

@@ -15,7 +15,7 @@ from tests.integration.cluster import Cluster, fleet, pick_port, until
 
 pytestmark = pytest.mark.timeout(240)
 
-PRICES = {"cpu_hour": 36.0, "memory_gib_hour": 18.0, "currency": "EUR"}
+PRICES = {"cpu_hour": 36.0, "memory_gib_hour": 18.0, "gpu_hour": 900.0, "currency": "EUR"}
 # Of a replica with one core and half a GiB.
 PER_S = (36.0 + 9.0) / 3600
 
@@ -59,6 +59,7 @@ def test_prices_count_from_when_they_are_applied(cluster: Cluster) -> None:
 
     plan = cluster.api("POST", "/plan", json=cluster.request(manifest(pricing=PRICES))).json()
     assert [(c["target"], c["sentence"]) for c in plan["changes"]] == [("pricing", "change settings, no restart")]
+    assert "pricing.gpu_hour: no replica has a GPU" in plan["warnings"][0]
     cluster.apply(manifest(pricing=PRICES))
 
     def priced() -> dict[str, Any] | None:

@@ -306,6 +306,15 @@ class TestValidate:
 
         assert (result.exit_code, result.stdout) == (0, "models.yaml is valid: 1 model, 1 version\n")
 
+    def test_warns_of_a_price_that_adds_nothing(self, run: Run, manifest: Path) -> None:
+        manifest.write_text(f"{manifest.read_text()}pricing: {{cpu_hour: 0.04, gpu_hour: 2.5}}\n")
+
+        result = run("validate")
+
+        assert result.exit_code == 0
+        assert "! pricing.gpu_hour: no replica has a GPU in this release" in result.stdout
+        assert json.loads(run("validate", "-o", "json").stdout)["warnings"][0].startswith("pricing.gpu_hour")
+
     def test_prints_every_error_with_its_place(self, run: Run, manifest: Path) -> None:
         manifest.write_text("cluster: demo\nengine: dokcer\nmodles: {}\nmodels: {}\n")
 

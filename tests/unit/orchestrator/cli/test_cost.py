@@ -123,6 +123,11 @@ def test_json_is_what_the_control_plane_said(api: FakeAdminApi, run: Run, world:
     assert json.loads(run("cost", "-o", "json").stdout) == json.loads(world.cost.model_dump_json())
 
 
+def test_says_in_its_help_that_there_is_csv(run: Run) -> None:
+    assert "table|json|csv" in run("cost", "--help").stdout
+    assert "csv" not in run("status", "--help").stdout
+
+
 def test_csv_of_another_verb_is_refused(api: FakeAdminApi, run: Run) -> None:
     result = run("status", "-o", "csv")
 
