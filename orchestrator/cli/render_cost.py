@@ -109,7 +109,10 @@ def _amount(amount: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}"
+    """One decimal of many, two of few, and of minutes two digits that count."""
+    if hours >= 10:
+        return f"{hours:,.1f}"
+    return f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def _name_columns(by: str) -> list[Column]:

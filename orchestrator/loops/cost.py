@@ -1,8 +1,8 @@
 """Counts what replicas take: looks at what runs each second, and puts the sums into the store once a minute.
 
 The rules are in `core/cost/`. After a restart it goes on from the store's mark: what ran before and still runs is
-counted for the time between, what ended meanwhile is unknown. A control plane that is killed loses nothing of that, but
-the last minute's knowledge of which replicas had a request inside.
+counted for the time between, what ended meanwhile is unknown. A control plane that is killed loses at most the last
+minute's knowledge of which replicas had a request inside, and of those that came and went within it.
 """
 
 from __future__ import annotations

@@ -157,3 +157,14 @@ class TestSince:
     def test_anything_else_is_said(self, text: str, complaint: str) -> None:
         with pytest.raises(UsageError, match=complaint):
             moment_of(text, self.NOW)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.0, "0"), (0.00465, "0.0046"), (0.25, "0.25"), (9.99, "9.99"), (12.34, "12.3"), (12_345.6, "12,345.6")],
+)
+def test_hours_have_digits_that_count(api: FakeAdminApi, run: Run, world: World, hours: float, text: str) -> None:
+    row = cost_row(model="iris", replica_hours=hours)
+    world.cost = cost_report(row, total=row)
+
+    assert run("cost").stdout.splitlines()[4].split()[1] == text
