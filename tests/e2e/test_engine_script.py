@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +42,30 @@ class Script:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Iterator[Script]:
-    address = f"unix://{tmp_path}/docker.sock"
+def directory() -> Iterator[Path]:
+    """Of a short name: the engine makes sockets three folders below it, and a socket's path has 107 characters."""
+    path = Path(tempfile.mkdtemp(prefix="mf"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def script(directory: Path) -> Iterator[Script]:
+    address = f"unix://{directory}/docker.sock"
     # Without a bridge and packet filter, which belong to the machine's own engine.
-    options = f"--data-root {tmp_path}/data --exec-root {tmp_path}/exec -H {address}"
+    options = f"--data-root {directory}/data --exec-root {directory}/exec -H {address}"
     script = Script(
-        tmp_path,
+        directory,
         {
             "DOCKER_HOST": address,
-            "DOCKERD_PIDFILE": str(tmp_path / "docker.pid"),
-            "DOCKERD_LOG": str(tmp_path / "log"),
+            "DOCKERD_PIDFILE": str(directory / "docker.pid"),
+            "DOCKERD_LOG": str(directory / "log"),
             "DOCKERD_OPTIONS": f"{options} --bridge=none --iptables=false --ip-masq=false",
         },
     )
     yield script
     script("stop")
-    subprocess.run(["umount", "--lazy", tmp_path / "data"], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", directory / "data"], capture_output=True, check=False)
 
 
 @pytest.mark.docker
