@@ -109,7 +109,7 @@ def _folded(facts: Sequence[str], width: int) -> list[str]:
 
 def _trouble(fleet: Fleet, update: schemas_console.FleetUpdate, now: float) -> str:
     if fleet.lost:
-        return f"control plane lost for {words.age(now - fleet.lost_at)}: what runs goes on; this is how it was"
+        return f"control plane lost for {words.age(now - fleet.lost_at)}: what runs goes on; {fleet.lost}"
     if update.engine_error:
         return f"engine: {update.engine_error}"
     return f"gateway: {update.gateway.error}" if update.gateway.error else ""
