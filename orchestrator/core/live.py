@@ -130,9 +130,12 @@ def _step(before: Reading, now: Reading) -> Growth | None:
 
 
 def _ms(buckets: Buckets | None, share: float) -> float | None:
+    """At most `1 / (1 - share)` of the mean, as of anything that is never negative: most requests wait for nothing, and
+    a first bucket that all are in would have them wait for almost all of it."""
     if buckets is None or not buckets.count > 0:
         return None
-    return round(quantile(buckets, share) * 1000, 2)
+    most_s = max(0.0, buckets.total_s) / buckets.count / (1 - share)
+    return round(min(quantile(buckets, share), most_s) * 1000, 2)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -85,6 +85,13 @@ class TestRates:
         assert first.queue_p95_ms is None
         assert 90 < (then.queue_p95_ms or 0) < 100
 
+    def test_who_hardly_waited_is_not_said_to_have_waited_for_most_of_a_bucket(self) -> None:
+        none, all_at_once = Buckets(BOUNDS, (0.0, 0.0, 0.0), 0.0), Buckets(BOUNDS, (100.0, 100.0, 100.0), 0.0002)
+
+        found = between(reading(100, queue=none), reading(110, 100, fast=100, queue=all_at_once))
+
+        assert found.queue_p95_ms == pytest.approx(0.04)
+
     def test_versions_add_up_to_their_model(self) -> None:
         one = growth(said(reading(100)), said(reading(110, 100, fast=100)), IRIS)
         other = growth(said(reading(100)), said(reading(110, 100, slow=100, errors=10)), IRIS)
