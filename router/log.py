@@ -1,7 +1,8 @@
 """The gateway's log: one event a line to a file or to standard error, JSON or, on a terminal, for people.
 
-Events only: never a body, a key, or a header's value. MODELFLEET_LOG_FORMAT (json, human) and MODELFLEET_LOG_LEVEL
-say otherwise than the terminal and `info` do; words that are none of them count as not set.
+Events only: never a body, a key, or a header's value. MODELFLEET_LOG_FORMAT (json, human) says otherwise than the
+terminal does, MODELFLEET_LOG_LEVEL than `info`; words that are none of them count as not set. A file is always JSON:
+the control plane reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class EventLog:
     def __init__(self, path: str) -> None:
         self._file: TextIO = open(path, "a", encoding="utf-8", buffering=1) if path else sys.stderr  # noqa: SIM115
         form = os.environ.get("MODELFLEET_LOG_FORMAT", "")
-        self._is_for_people = form == "human" or (form != "json" and self._file.isatty())
+        self._is_for_people = not path and (form == "human" or (form != "json" and self._file.isatty()))
         self._least = LEVELS.get(os.environ.get("MODELFLEET_LOG_LEVEL", ""), LEVELS["info"])
 
     def info(self, event: str, **keys: object) -> None:

@@ -14,16 +14,31 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 _held: int | None = None
 
-# The header fields of the requests that are worked on here and now: of one mostly, of a batch all.
+# The header fields of the request that a task, or the thread of a stream, works on.
 asking: ContextVar[tuple[Mapping[bytes, bytes], ...]] = ContextVar("asking", default=())
+
+
+class Asked(Protocol):
+    @property
+    def fields(self) -> Mapping[bytes, bytes]: ...
+
+
+class Here(threading.local):
+    """The requests of the batch that this thread computes now. Set for every batch, which a context variable would cost
+    ten times as much."""
+
+    batch: Sequence[Asked] = ()
+
+
+here = Here()
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # A batch may have hundreds of requests.
@@ -97,7 +112,7 @@ class _Printed:
         self._begun = threading.local()  # a line comes in pieces, and each thread prints its own
 
     def write(self, text: str) -> int:
-        if not any(_RECORDED in fields for fields in asking.get()):
+        if not any(_RECORDED in fields for fields in _requests()):
             return int(self._stream.write(text))
         *lines, rest = (getattr(self._begun, "text", "") + text).split("\n")
         self._begun.text = rest
@@ -113,8 +128,13 @@ class _Printed:
         return iter(self._stream)
 
 
+def _requests() -> Sequence[Mapping[bytes, bytes]]:
+    batch = here.batch
+    return [each.fields for each in batch] if batch else asking.get()
+
+
 def _asking() -> dict[str, Any]:
-    requests = asking.get()
+    requests = _requests()
     if not requests:
         return {}
     if len(requests) == 1:

@@ -260,18 +260,17 @@ class Runner:
         """Whether it was computed here and now."""
         instance = self._idle.pop()
         parts = [request.part for request in batch]
-        asking = tuple([request.fields for request in batch])
         self._is_alone = len(batch) == 1
         sent = time.monotonic()
         running = self._running[instance.thread] = Running(batch, sent)
 
         def work() -> Computed:
-            # Here and not in the thread's own context: a batch on the event loop must not leave its word there.
-            token = log.asking.set(asking)
+            here = log.here
+            here.batch = batch
             try:
                 return self._compute(instance, parts, running)
             finally:
-                log.asking.reset(token)
+                here.batch = ()
 
         def done(computed: Computed) -> None:
             if self._running.pop(instance.thread, None) is None:
