@@ -72,6 +72,7 @@ class CostKeeper:
         self._resources: dict[str, Resources | None] = {}
         self._held: dict[str, Held] = {}
         self._hourly: dict[tuple[str, str], float] | None = None  # made when somebody asks
+        self._has_looked = False
         self._counted: Mapping[str, Counted] = {}
         self._seen_at = 0.0
         self._counted_at = 0.0
@@ -115,7 +116,7 @@ class CostKeeper:
         taken = account(self._held, held, self._seen_at, now, self._runs.desired.pricing)
         self._note(taken, self._seen_at, now)
         self._held, self._seen_at = held, now
-        self._hourly = None
+        self._hourly, self._has_looked = None, True
         self._count_predictions(now)
         if now - self._written_at >= WRITE_EVERY_S:
             self.write()
@@ -168,9 +169,9 @@ class CostKeeper:
                 return found, unwritten
 
     def hourly(self, model: str = "", version: str = "") -> float | None:
-        """What runs now costs an hour: all, a model, or one version. None: there are no prices."""
+        """What runs now costs an hour: all, a model, or one version. None: no prices, or nobody looked yet."""
         pricing = self._runs.desired.pricing
-        if not pricing.is_set:
+        if not pricing.is_set or not self._has_looked:
             return None
         if self._hourly is None:
             self._hourly = _per_hour(self._held, pricing)

@@ -7,10 +7,11 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.integration.cluster import REPOSITORY, Cluster, fleet, pick_port
+from tests.integration.cluster import REPOSITORY, Cluster, fleet, pick_port, until
 from tests.unit.orchestrator.cli.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(240)
@@ -47,8 +48,15 @@ def test_shows_live_traffic_and_outlives_a_kill_of_the_control_plane(tmp_path: P
             "json",
         ]
         command += ["--state-dir", str(cluster.state_dir)]
-        told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60).stdout
-        (row,) = json.loads(told)["models"]
-        assert (row["name"], row["ready"], row["cost_per_hour"]) == ("iris", 1, 1.0)
+
+        def row() -> dict[str, Any] | None:
+            told = subprocess.run(
+                command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+            ).stdout
+            (found,) = json.loads(told)["models"]
+            return found if found["cost_per_hour"] is not None else None
+
+        found = until("the cost is known again", row)
+        assert (found["name"], found["ready"], found["cost_per_hour"]) == ("iris", 1, 1.0)
     finally:
         cluster.close()

@@ -159,6 +159,7 @@ def test_a_restart_loses_nothing_of_what_goes_on(tmp_path: Path) -> None:
     world.at += 600
     world.answered = 42
     with keeping(world, tmp_path) as second:
+        assert second.hourly() is None, "before it looked it knows nothing, and says no zero"
         live(second, world, 10)
         found = total(second)
 
