@@ -67,6 +67,13 @@ def number(text: str) -> float:
     return float(found[0].replace(",", ""))
 
 
+def newest_reason(cluster: Cluster, model: str) -> str:
+    """Why a model's first version has its count. It may be another a second later."""
+    reason = cluster.get(f"/models/{model}/scaling")[0]["reason"]
+    assert reason
+    return str(reason)
+
+
 class TestSigningIn:
     def test_a_link_signs_in_and_its_code_leaves_the_address(self, visit: Callable[..., Visitor]) -> None:
         page = visit().sign_in()
@@ -246,12 +253,27 @@ class TestAModel:
 
     def test_draws_replicas_as_stretches_of_time(self, visit: Callable[..., Visitor]) -> None:
         page = visit().sign_in("#/models/iris")
-        lines = page.get_by_role("region", name="Replicas").get_by_role("listitem")
+        lines = page.get_by_role("list", name="Replicas and their states").get_by_role("listitem")
 
         expect(lines).to_have_count(2)
         expect(lines.first).to_contain_text("version 1")
         expect(lines.first).to_contain_text("ready")
         assert lines.first.locator(".stretch[data-state=ready]").count() >= 1
+
+    def test_says_why_there_are_so_many_replicas(self, visit: Callable[..., Visitor], cluster: Cluster) -> None:
+        page = visit().sign_in("#/models/nap")
+        reasons = page.get_by_role("list", name="Why there are so many replicas")
+
+        expect(reasons.get_by_role("listitem")).to_contain_text("0 replicas (0 to 1)")
+        until("the reason is the newest", lambda: newest_reason(cluster, "nap") in reasons.inner_text(), within_s=40)
+        page.get_by_text("What it rests on").click()
+        expect(reasons.locator(".inputs dt").first).to_be_visible()
+
+    def test_says_that_nothing_waited_once_it_is_known(self, visit: Callable[..., Visitor]) -> None:
+        page = visit().sign_in("#/models/iris")
+        stable = page.get_by_role("region", name="Versions", exact=True).locator("tbody tr").first
+
+        until("waits are read", lambda: "ms" in stable.locator("[data-label='Queue p95']").inner_text(), within_s=40)
 
     def test_tells_events_with_their_reasons(self, visit: Callable[..., Visitor]) -> None:
         page = visit().sign_in("#/models/broken")
@@ -369,9 +391,12 @@ def settle(page: Page, view: str) -> None:
     """Waits for what a view loads after it is there."""
     if view in ("model", "failed-model"):
         page.get_by_role("figure", name="Latency").locator("canvas").wait_for()
-        page.get_by_role("region", name="Replicas").get_by_role("listitem").first.wait_for()
+        page.get_by_role("list", name="Why there are so many replicas").get_by_role("listitem").first.wait_for()
+        page.get_by_role("list", name="Replicas and their states").get_by_role("listitem").first.wait_for()
         page.get_by_role("region", name="Events, newest first").get_by_role("listitem").first.wait_for()
-        page.locator("#try .field").first.wait_for(state="attached")
+        page.locator("#try .field:visible").first.wait_for()
+    if view == "model":
+        page.locator("#logs .line").first.wait_for()
     if view in ("manifest", "diff"):
         page.locator(".code pre").wait_for()
     if view == "fleet":

@@ -181,7 +181,7 @@ function columns(curves) {
       order: (row) => row.rate_per_s,
       patch: (cell, row) => show(cell, format.rate(row.rate_per_s)),
     },
-    curve("rate_curve", "Rate, 15 min", curves, "rate_per_s"),
+    curve("rate_curve", "Rate lately", curves, "rate_per_s"),
     {
       key: "error_ratio",
       label: "Errors",
@@ -193,7 +193,7 @@ function columns(curves) {
     latency("p95_ms", "p95"),
     latency("p99_ms", "p99"),
     { key: "slo", label: "Objective", order: (row) => row.slo_ms, patch: showObjective },
-    curve("latency_curve", "p95, 15 min", curves, "p95_ms"),
+    curve("latency_curve", "p95 lately", curves, "p95_ms"),
     {
       key: "queued",
       label: "Queued",
@@ -213,8 +213,9 @@ function columns(curves) {
 const curve = (key, label, curves, kind) => ({
   key,
   label,
+  title: "the last fifteen minutes, or as long as it is known",
   cell: sparkline,
-  patch: (cell, row) => drawSparkline(cell.firstChild, curves.of(row.name, kind)),
+  patch: (cell, row) => drawSparkline(cell.firstChild, [...curves.of(row.name, kind), row[kind]]),
 });
 
 function showName(cell, row) {

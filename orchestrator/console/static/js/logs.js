@@ -101,7 +101,7 @@ export class LogTail {
   #element({ at, replica, version, stream, text, level, event, fields }) {
     const element = el(
       "div",
-      { class: "line", "data-level": level || null },
+      { class: "line", "data-level": level || null, title: event ? text : null },
       el("span", { class: "muted", title: moment(at) }, clock(at)),
       el("span", { class: "muted from", title: `${replica}, version ${version}, ${stream}` }, replica),
       event ? el("span", {}, event, el("span", { class: "muted" }, inWords(level, fields))) : el("span", {}, text),

@@ -6,6 +6,8 @@ import { get } from "./api.js";
 import { svg } from "./dom.js";
 
 const POINTS = 60;
+// At least so many fill the width: a minute.
+const LEAST_POINTS = 5;
 const WIDTH = 96;
 const HEIGHT = 20;
 const KINDS = ["rate_per_s", "p95_ms"];
@@ -71,19 +73,25 @@ export function drawSparkline(picture, values) {
 function linePath(values) {
   const known = values.filter((value) => value !== null);
   const highest = Math.max(...known, 1e-9);
-  const step = WIDTH / (POINTS - 1);
-  const left = WIDTH - (values.length - 1) * step;
+  // A young curve has the whole width too: otherwise it were a dot for the first minutes, when people look at it most.
+  const begun = Math.max(
+    0,
+    values.findIndex((value) => value !== null),
+  );
+  const last = values.length - 1;
+  const step = WIDTH / Math.max(LEAST_POINTS - 1, last - begun);
   let path = "";
   let isDrawing = false;
-  values.forEach((value, index) => {
-    if (value === null) {
+  for (let index = begun; index <= last; index += 1) {
+    const value = values[index];
+    if (value === null || value === undefined) {
       isDrawing = false;
-      return;
+      continue;
     }
-    const x = (left + index * step).toFixed(1);
+    const x = (WIDTH - (last - index) * step).toFixed(1);
     const y = (HEIGHT - 1.5 - (value / highest) * (HEIGHT - 3)).toFixed(1);
     path += isDrawing ? `L${x} ${y}` : `M${x} ${y}h0.01`;
     isDrawing = true;
-  });
+  }
   return path;
 }

@@ -1,9 +1,11 @@
-// Replicas over the last minutes: one line each, its states as stretches of it, and what it is doing now at the end.
+// Replicas over the last minutes: one line each, its states as stretches of it, and what it is doing now at the end;
+// and why there are so many.
 
 import { get } from "./api.js";
 import { el, section, setAttribute, setText, show } from "./dom.js";
 import * as format from "./format.js";
 import { live } from "./live.js";
+import { ScalingReasons } from "./scaling.js";
 import { drawState, stateMark } from "./states.js";
 
 const SPANS_S = { "15 min": 900, "1 hour": 3600, "3 hours": 10_800 };
@@ -18,7 +20,7 @@ export class Timeline {
   #knownSince = null;
   #model = null;
   #lines = new Map();
-  #list = el("ul", { class: "timeline" });
+  #list = el("ul", { class: "timeline", "aria-label": "Replicas and their states" });
   #axis = el("div", { class: "axis", "aria-hidden": "true" }, el("span"), el("span"), el("span", {}, "now"));
   #choice = el(
     "select",
@@ -45,6 +47,7 @@ export class Timeline {
       this.#axis,
       this.#list,
       this.#note,
+      new ScalingReasons(name, signal).element,
     );
     this.#choice.addEventListener("change", () => this.draw(live.fleet.at));
     this.#load();

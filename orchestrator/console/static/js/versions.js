@@ -24,7 +24,7 @@ const COLUMNS = [
   ["p50", "", (cell, row) => show(cell, format.milliseconds(row.p50_ms))],
   ["p95", "", (cell, row, _labels, model) => showJudged(cell, row, "p95_ms", model)],
   ["p99", "", (cell, row, _labels, model) => showJudged(cell, row, "p99_ms", model)],
-  ["Queue p95", "what requests waited for a replica", (cell, row) => show(cell, format.milliseconds(row.queue_p95_ms))],
+  ["Queue p95", "what requests waited for a replica", (cell, row) => show(cell, waited(row.queue_p95_ms))],
   ["Model p95", "what replicas took", (cell, row) => show(cell, format.milliseconds(row.model_p95_ms))],
   ["CPU", "of the limit, on average over the replicas", (cell, row) => show(cell, cpu(row.replicas))],
   ["Memory", "the most of one replica, and its limit", (cell, row) => show(cell, memory(row.replicas))],
@@ -34,18 +34,12 @@ const COLUMNS = [
 export class VersionTable {
   #split = el("div", { class: "split", role: "img" });
   #rows = new Map();
-  #body = el("tbody");
+  #body = el("tbody", { role: "rowgroup" });
   #labels = {};
   #drawn = null; // what was drawn last
 
   constructor() {
-    const head = el(
-      "tr",
-      {},
-      COLUMNS.map(([label, title]) =>
-        el("th", { scope: "col", class: label === "State" ? "c-state" : null, title: title || null }, label),
-      ),
-    );
+    const head = el("tr", { role: "row" }, COLUMNS.map(headCell));
     this.element = section(
       "versions",
       "Traffic and versions",
@@ -54,7 +48,7 @@ export class VersionTable {
       el(
         "div",
         { class: "scroll", tabindex: "0", role: "region", "aria-label": "Versions" },
-        el("table", { class: "plain" }, el("thead", {}, head), this.#body),
+        el("table", { class: "plain stack", role: "table" }, el("thead", { role: "rowgroup" }, head), this.#body),
       ),
     );
   }
@@ -80,11 +74,7 @@ export class VersionTable {
   #drawRow(row, fleetRow) {
     let found = this.#rows.get(row.version);
     if (!found) {
-      found = el(
-        "tr",
-        {},
-        COLUMNS.map(([label]) => makeCell(label)),
-      );
+      found = el("tr", { role: "row" }, COLUMNS.map(makeCell));
       this.#rows.set(row.version, found);
       this.#body.append(found);
     }
@@ -116,9 +106,17 @@ export class VersionTable {
   }
 }
 
-function makeCell(label) {
-  if (label === "Version") return el("th", { scope: "row" });
-  return label === "State" ? el("td", { class: "c-state" }, stateMark()) : el("td");
+// The roles say what the stylesheet takes away where it makes a block of each row, on a narrow screen.
+function headCell([label, title]) {
+  const kind = label === "State" ? "c-state" : null;
+  return el("th", { role: "columnheader", scope: "col", class: kind, title: title || null }, label);
+}
+
+function makeCell([label]) {
+  if (label === "Version") return el("th", { role: "rowheader", scope: "row" });
+  const isState = label === "State";
+  const attributes = { role: "cell", class: isState ? "c-state" : null, "data-label": label };
+  return el("td", attributes, isState ? stateMark() : null);
 }
 
 const labelsOf = (version, labels) =>
@@ -136,6 +134,16 @@ function showJudged(cell, row, key, model) {
   const shown = format.milliseconds(row[key]);
   show(cell, isLate ? { ...shown, title: `${shown.title}: above the objective of ${model.slo_ms} ms` } : shown);
   cell.classList.toggle("bad", isLate);
+}
+
+/** The gateway's finest bucket is half a millisecond: what is within it may as well be nothing. */
+function waited(value) {
+  if (format.isKnown(value) && value <= 0.5)
+    return { text: "<0.5 ms", title: "less than half a millisecond, or nothing" };
+  return format.milliseconds(
+    value,
+    "no request was answered lately, or the page has been open for less than ten seconds",
+  );
 }
 
 function cpu(replicas) {
