@@ -136,14 +136,10 @@ function showJudged(cell, row, key, model) {
   cell.classList.toggle("bad", isLate);
 }
 
-/** The gateway's finest bucket is half a millisecond: what is within it may as well be nothing. */
+/** Hundredths of a millisecond are what a request takes to find a free replica: nobody waited. */
 function waited(value) {
-  if (format.isKnown(value) && value <= 0.5)
-    return { text: "<0.5 ms", title: "less than half a millisecond, or nothing" };
-  return format.milliseconds(
-    value,
-    "no request was answered lately, or the page has been open for less than ten seconds",
-  );
+  if (format.isKnown(value) && value < 0.05) return { text: "0 ms", title: `${value.toFixed(2)} ms` };
+  return format.milliseconds(value, "no request was answered lately, or nobody looked for ten seconds yet");
 }
 
 function cpu(replicas) {
