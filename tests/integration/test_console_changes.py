@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.integration.browsing import Visitor, begin, chromium, manifest, write_models
 from tests.integration.cluster import Cluster, until
@@ -47,6 +47,17 @@ def visitor(browser: Browser, cluster: Cluster) -> Iterator[Visitor]:
     assert complaints == []
 
 
+def see(page: Page, *, is_hidden: bool) -> None:
+    """What a browser tells a page whose tab is left, or come back to: one without a screen has no tabs."""
+    page.evaluate(
+        """isHidden => {
+          Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        is_hidden,
+    )
+
+
 def say_yes(visitor: Visitor, action: str, heading: str) -> str:
     """Presses a button, reads what it would do, and agrees."""
     visitor.page.get_by_role("button", name=action, exact=True).click()
@@ -81,6 +92,25 @@ class TestTheStream:
         expect(page.locator("html[data-old]")).to_have_count(0, timeout=LONG_MS)
         expect(banner).to_be_hidden()
         expect(page.locator("#announcer")).to_have_text("The control plane is back. Numbers are fresh.")
+
+    def test_rests_in_a_tab_that_nobody_sees_and_goes_on_when_it_is_seen_again(
+        self, visitor: Visitor, cluster: Cluster
+    ) -> None:
+        """A browser has six connections to a server: three tabs that follow two things each would leave none."""
+        page = visitor.sign_in("#/models/iris")
+        page.locator("#logs .line").first.wait_for()
+
+        see(page, is_hidden=True)
+        page.wait_for_function(
+            "import('/console/static/js/live.js').then(({ live }) => live.isResting)", timeout=LONG_MS
+        )
+        begin(cluster, manifest())
+        until("it is applied", lambda: cluster.get("/history")[0]["revision"] == 3)
+        see(page, is_hidden=False)
+
+        expect(page.get_by_role("region", name="Operation")).to_contain_text("apply to revision 3")
+        expect(page.locator("html[data-old]")).to_have_count(0)
+        page.locator("#logs .line").first.wait_for()
 
     def test_shows_what_another_person_applies(self, visitor: Visitor, cluster: Cluster) -> None:
         page = visitor.sign_in()

@@ -1,7 +1,8 @@
 // What the control plane streams: the fleet, the model that is looked at, and what happens. It keeps the last of all
 // of it, so that the page goes on showing it, marked as old, while the stream is lost.
 //
-// Events: `fleet` (rows, totals), `model`, `journal` (detail: the event), `connection` (`connected` changed).
+// Events: `fleet` (rows, totals), `model`, `journal` (detail: the event), `connection` (`connected` changed), `rest`
+// and `wake`: a tab that nobody sees lets go of what it follows, for a browser has six connections to a server in all.
 
 import { session } from "./api.js";
 
@@ -9,16 +10,25 @@ import { session } from "./api.js";
 const SILENCE_MS = 6000;
 // The browser connects again by itself until the server refuses; then we do.
 const RETRY_MS = 2000;
+// Who only looks something up in another tab finds the page as it was.
+const REST_MS = 5000;
 
 class Live extends EventTarget {
   rows = new Map();
   fleet = null;
   model = null;
   connected = null; // null: never yet
+  isResting = false;
   #source = null;
   #name = "";
   #heardAt = 0;
   #timers = [];
+  #hidden = null;
+
+  constructor() {
+    super();
+    document.addEventListener("visibilitychange", () => this.#see());
+  }
 
   /** Follows the fleet, and one model's versions and replicas if it is named. */
   follow(name = "") {
@@ -30,10 +40,31 @@ class Live extends EventTarget {
   }
 
   stop() {
+    this.isResting = false;
     this.#source?.close();
     this.#source = null;
     this.#timers.forEach(clearInterval);
     this.#timers = [];
+  }
+
+  #see() {
+    clearTimeout(this.#hidden);
+    if (document.hidden) this.#hidden = setTimeout(() => this.#rest(), REST_MS);
+    else if (this.isResting) this.#wake();
+  }
+
+  #rest() {
+    if (!this.#source) return; // nobody is signed in
+    this.isResting = true;
+    this.#source.close();
+    this.dispatchEvent(new Event("rest"));
+  }
+
+  #wake() {
+    this.isResting = false;
+    this.#heardAt = Date.now();
+    this.#connect();
+    this.dispatchEvent(new Event("wake"));
   }
 
   /** Seconds since the control plane was last heard. */
@@ -96,7 +127,7 @@ class Live extends EventTarget {
   }
 
   #watch() {
-    if (this.connected && Date.now() - this.#heardAt > SILENCE_MS) {
+    if (this.connected && !this.isResting && Date.now() - this.#heardAt > SILENCE_MS) {
       this.#setConnected(false);
       this.#connect();
     }

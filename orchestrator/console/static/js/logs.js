@@ -52,6 +52,8 @@ export class LogTail {
     this.#follow.addEventListener("change", () => this.#read());
     signal.addEventListener("abort", () => this.#asked?.abort());
     live.addEventListener("connection", () => live.connected && this.#isEnded && this.#read(), { signal });
+    live.addEventListener("rest", () => this.#asked.abort(), { signal });
+    live.addEventListener("wake", () => this.#read(), { signal });
     this.#read();
   }
 

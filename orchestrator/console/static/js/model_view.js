@@ -78,6 +78,8 @@ class ModelView {
     live.addEventListener("fleet", () => this.#drawFleet(), { signal });
     live.addEventListener("model", () => this.#drawModel(), { signal });
     this.#choice.addEventListener("change", () => this.#drawCurves());
+    // What was missed meanwhile, the control plane kept.
+    live.addEventListener("wake", () => this.curves.load(signal).catch(() => {}), { signal });
     this.curves.load(signal).then(
       () => this.#drawCurves(),
       () => {},
