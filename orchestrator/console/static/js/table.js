@@ -22,6 +22,7 @@ export class LongTable {
   #rows = [];
   #drawn = 0;
   #rest = null;
+  #redraw = eachFrame(() => this.#draw());
 
   constructor(caption, columns, { onSort, signal }) {
     this.#columns = columns;
@@ -37,13 +38,9 @@ export class LongTable {
       el("thead", { role: "rowgroup" }, this.head),
       this.body,
     );
-    const draw = eachFrame(() => this.#draw());
-    addEventListener("scroll", draw, { passive: true, signal });
-    addEventListener("resize", draw, { passive: true, signal });
-    this.#redraw = draw;
+    addEventListener("scroll", this.#redraw, { passive: true, signal });
+    addEventListener("resize", this.#redraw, { passive: true, signal });
   }
-
-  #redraw;
 
   /** Shows these rows, in this order; each has a `name`. `everything`: also what no row's change tells (curves). */
   show(rows, everything = false) {
