@@ -4,6 +4,7 @@
 import { get, post } from "./api.js";
 import { el, section, setText } from "./dom.js";
 import * as format from "./format.js";
+import { requestOf } from "./tensors.js";
 
 export class TryForm {
   #name;
@@ -192,40 +193,6 @@ function inputField({ name, datatype, shape, example }, index) {
     el("label", { for: id }, name, " ", el("span", { class: "muted", id: `${id}-hint` }, `${datatype}, ${wanted}`)),
     field,
   );
-}
-
-/** A request of the Open Inference Protocol from what stands in the fields, a list of values each. */
-function requestOf(inputs, texts) {
-  const tensors = inputs.map(({ name, datatype, shape }, index) => {
-    const values = parsed(name, texts[index]);
-    const data = values.flat(Infinity);
-    return { name, shape: shapeOf(name, shape, values, data.length), datatype, data };
-  });
-  return JSON.stringify({ inputs: tensors });
-}
-
-function parsed(name, text) {
-  let values;
-  try {
-    values = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`${name}: this is not JSON (${error.message}); write a list, such as [1, 2]`);
-  }
-  return Array.isArray(values) ? values : [values];
-}
-
-/** Nested lists say their shape. A flat one fills the shape of the metadata: its first open length is what is left. */
-function shapeOf(name, wanted, values, count) {
-  const nested = [];
-  for (let level = values; Array.isArray(level); level = level[0]) nested.push(level.length);
-  if (nested.length === wanted.length) return nested;
-  const known = wanted.filter((length) => length !== -1).reduce((product, length) => product * length, 1);
-  const open = wanted.indexOf(-1);
-  if (open === -1 ? count !== known : count % known !== 0) {
-    const taken = open === -1 ? known : `a multiple of ${known}`;
-    throw new Error(`${name}: ${format.plural(count, "value")}; its shape ${JSON.stringify(wanted)} takes ${taken}`);
-  }
-  return wanted.map((length, index) => (length !== -1 ? length : index === open ? count / known : 1));
 }
 
 function answerElements({ status, headers, body, is_binary: isBinary, is_cut: isCut, took_ms: tookMs }) {

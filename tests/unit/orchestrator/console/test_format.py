@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.npm
+from tests.unit.orchestrator.console.node import answers
 
-MODULE = Path(__file__).parents[4] / "orchestrator/console/static/js/format.js"
+pytestmark = pytest.mark.npm
 
 
 def said(function: str, *values: Any) -> list[dict[str, str]]:
     """What a function of format.js answers to each value; a tuple is several arguments."""
-    calls = [list(value) if isinstance(value, tuple) else [value] for value in values]
-    script = (
-        f"const format = await import({json.dumps(MODULE.as_uri())});"
-        f"console.log(JSON.stringify({json.dumps(calls)}.map((call) => format.{function}(...call))));"
-    )
-    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True)
-    found: list[dict[str, str]] = json.loads(done.stdout)
-    return found
+    return answers("format.js", function, *(list(value) if isinstance(value, tuple) else [value] for value in values))
 
 
 def texts(function: str, *values: Any) -> list[str]:
