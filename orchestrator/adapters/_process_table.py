@@ -70,6 +70,6 @@ def _ask_psutil() -> dict[int, Process]:
     for each in psutil.process_iter(["ppid", "cpu_times", "memory_info"]):
         told = each.info
         if told["cpu_times"] is not None and told["memory_info"] is not None:
-            times = told["cpu_times"]
-            found[each.pid] = Process(told["ppid"] or 0, times.user + times.system, told["memory_info"].rss)
+            cpu_s = sum(told["cpu_times"][:4])  # as above: user, system, and both of children that were waited for
+            found[each.pid] = Process(told["ppid"] or 0, cpu_s, told["memory_info"].rss)
     return found

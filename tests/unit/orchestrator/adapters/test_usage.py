@@ -157,6 +157,9 @@ class TestProcesses:
                 parent.communicate(b"\n")
 
     def test_where_there_is_no_proc_psutil_says_the_same(self) -> None:
+        burn = "import time\nwhile time.process_time() < 2: pass"
+        subprocess.run([sys.executable, "-c", burn], check=True)  # a child that has ended
+
         ours, theirs = _process_table._read_proc()[os.getpid()], _process_table._ask_psutil()[os.getpid()]
 
         assert ours.parent == theirs.parent
