@@ -367,7 +367,6 @@ class FakeAdminApi:
 
     def _post_down(self, call: Call) -> Any:
         s.DownRequest.model_validate(call.body)
-        self.ended.set()
 
 
 def write_control(state_dir: Path, *, pid: int, url: str) -> None:
@@ -428,6 +427,8 @@ def _serving(api: FakeAdminApi) -> type[BaseHTTPRequestHandler]:
                 return
             lines = call.path.endswith("/logs")  # of a model, or of gateway and control plane
             self._answer(200, b"".join(_encoded(each) + b"\n" for each in answer) if lines else _encoded(answer))
+            if (call.method, call.path) == ("POST", "/down"):
+                api.ended.set()  # not before it is answered: whoever waits for this ends the process
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
